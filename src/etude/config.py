@@ -1,0 +1,137 @@
+"""Everything a run can be told, as dataclasses: the command line, YAML files and `etude.train(...)` are all made from these.
+
+Leaf names are unique over the whole configuration, so that each is one flat flag (`--lr`) and one flat keyword (`lr=`). Torch is not imported here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+
+@dataclass
+class InputConfig:
+    """What acts and what it practises on."""
+
+    model: str = "tiny"
+    """Model: `tiny` or `smollm2` (embedded), a Hugging Face folder, or a hub id."""
+    tasks: str = "arithmetic"
+    """Tasks: a built-in family, a JSONL file, or `gym:NAME` for a reasoning-gym data set."""
+    reward: str | None = None
+    """Reward of your own: `file.py:function`, called as function(task, text) -> float."""
+    env: str | None = None
+    """Multi-turn environment of your own: `file.py:Class`."""
+    device: str = "auto"
+    """Where the model lives: `auto`, `cpu`, `cuda`, `cuda:1`."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights; `auto` is float32 on CPU and bfloat16 on GPU."""
+
+
+@dataclass
+class RunConfig:
+    """The run: its folder, its length, what it keeps."""
+
+    out: Path | None = None
+    """Folder for everything the run writes. Default: runs/METHOD-TASKS-seedN, numbered when taken."""
+    seed: int = 0
+    """Seed of every random choice."""
+    steps: int = 100
+    """Steps of the loop at most."""
+    budget: str | None = None
+    """Stop when spent: a number and a unit, as `400k-tokens`, `20k-rollouts`, `120-seconds`, `50-steps`, `5k-env-steps`, `1k-calls`."""
+    evaluate_every: int = 10
+    """Steps between evaluations on the held-out split (0: only before the first and after the last step)."""
+    checkpoint_every: int = 20
+    """Steps between checkpoints (0: only at the end)."""
+    keep_last: int = 2
+    """Newest checkpoints to keep; the best by held-out score is kept besides."""
+    save_trajectories: int = 8
+    """Trajectories written to trajectories.jsonl per step, spread over the groups."""
+    track: tuple[str, ...] = ()
+    """Also log to: `tensorboard`, `wandb`, `trackio`, `mlflow`."""
+    threads: int = 0
+    """CPU threads for torch (0: its own default)."""
+    quiet: bool = False
+    """No live table; one plain line per evaluation."""
+
+
+@dataclass
+class EvaluationConfig:
+    """How the held-out split is measured."""
+
+    eval_tasks: int = 200
+    """Held-out tasks at most."""
+    eval_samples: int = 8
+    """Samples per task: pass@1 ... pass@k up to this k."""
+    eval_temperature: float = 1.0
+    """Temperature of evaluation samples."""
+
+
+@dataclass
+class SamplerConfig:
+    """How rollouts are drawn."""
+
+    max_new_tokens: int = 0
+    """Tokens a rollout may have, per turn (0: what the task set asks for)."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_turns: int = 8
+    """Turns of a multi-turn episode at most."""
+    slots: int = 0
+    """Sequences that run at once (0: chosen from the model's size)."""
+
+
+@dataclass
+class LearnerConfig:
+    """How weights are updated."""
+
+    lr: float | None = None
+    """Learning rate after warm-up. Default: 1e-3 for tiny, 1e-4 with LoRA, else 2e-6."""
+    warmup_steps: int = 2
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What the learning rate does after warm-up, over `steps`."""
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    grad_clip: float = 1.0
+    """Largest gradient norm (0: no clipping)."""
+    epochs: int = 1
+    """Passes over each batch of rollouts."""
+    mini_batches: int = 1
+    """Optimiser steps per pass."""
+    micro_batch_tokens: int = 0
+    """Tokens per forward and backward pass: bounds memory, changes no number (0: chosen from the model's size)."""
+    share_prompts: bool = True
+    """Compute a group's prompt once in the learner where the model allows it."""
+    gradient_checkpointing: bool = False
+    lora_rank: int = 0
+    """Train a LoRA adapter of this rank instead of all weights (0: all weights)."""
+    lora_alpha: float = 0.0
+    """LoRA scale (0: twice the rank)."""
+    lora_targets: tuple[str, ...] = ("all-linear",)
+
+
+@dataclass
+class PolicyOptimizationConfig:
+    """What every method on the common loop can be told; methods add their own fields."""
+
+    tasks_per_step: int = 16
+    """Tasks (prompts) per step."""
+    group_size: int = 16
+    """Rollouts per task."""
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+MethodConfig = TypeVar("MethodConfig")
+
+
+@dataclass
+class TrainConfig(Generic[MethodConfig]):
+    """One whole run."""
+
+    method: MethodConfig
+    inputs: InputConfig = field(default_factory=InputConfig)
+    run: RunConfig = field(default_factory=RunConfig)

@@ -1,0 +1,41 @@
+"""Errors that a person can act on. The command line prints them without a traceback and exits with their code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EtudeError(Exception):
+    """Base of everything Étude raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(EtudeError, ValueError):
+    """The user's input cannot be used. The message names what was wrong, what was expected and what to do."""
+
+    exit_code = 2
+
+
+class MissingExtra(EtudeError, ImportError):
+    """An optional dependency is needed. The message names the extra to install."""
+
+    exit_code = 2
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install 'etude[{extra}]'")
+
+
+class CheckpointError(EtudeError):
+    """A checkpoint could not be written or read."""
+
+
+class NonFiniteError(EtudeError):
+    """A loss or gradient was NaN or infinite; nothing was overwritten."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """' Did you mean a, b?' for the closest known names, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    return f" Did you mean {', '.join(close)}?" if close else ""

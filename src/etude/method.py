@@ -1,0 +1,157 @@
+"""What a method is, what it says of itself, and where methods are found."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from etude.errors import InputError, nearest
+from etude.types import Metrics
+
+if TYPE_CHECKING:
+    import torch
+
+    from etude.run import Run
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says of its method, in one sentence, and what would have to be seen here."""
+
+    statement: str
+    baseline: str | None = None
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """What a method says of itself.
+
+    `evolves` is what the judgement changes (weights, memory, skills, code); `signal` where the judgement comes from (verifier, demonstrations, votes, judge);
+    `rollouts` how experience is gathered (group, adaptive, tree, none).
+    """
+
+    slug: str
+    name: str
+    family: str
+    paper: str
+    title: str
+    summary: str
+    evolves: str = "weights"
+    signal: str = "verifier"
+    rollouts: str = "group"
+    claim: Claim | None = None
+
+
+@dataclass
+class State:
+    """What a method saves: plain JSON values and named tensors. Nothing else is ever written to, or read from, a checkpoint."""
+
+    plain: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """One way of self-improvement. `setup` once, then `step` until the budget is spent; `state` and `load_state` around a crash."""
+
+    card: ClassVar[MethodCard]
+    Config: ClassVar[type]
+
+    def __init__(self, config: Any, run: Run) -> None:
+        self.config = config
+        self.run = run
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Load what is acted with and learnt from. Everything that can be wrong with the input is found here, before compute is spent."""
+
+    @abstractmethod
+    def step(self) -> Metrics:
+        """One turn of the loop. Returns what was measured; keys are `group/name`."""
+
+    @abstractmethod
+    def evaluate(self) -> Metrics:
+        """Measure on the held-out split. Does not change the method's state, and spends from no budget."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Everything that the next step depends on."""
+
+    @abstractmethod
+    def load_state(self, state: State) -> None:
+        """Go back to a saved state. Called after `setup`."""
+
+    def export(self, folder: Any) -> None:
+        """Write what a user takes away (for a language model: a Hugging Face folder)."""
+
+
+M = TypeVar("M", bound=type[Method])
+
+_registered: dict[str, type[Method]] = {}
+
+
+def register(
+    *,
+    slug: str,
+    name: str,
+    family: str,
+    paper: str,
+    title: str,
+    summary: str,
+    config: type,
+    claim: Claim | None = None,
+    **taxonomy: str,
+) -> Callable[[M], M]:
+    """Class decorator: give a method its card and put it into the registry."""
+
+    def decorate(cls: M) -> M:
+        cls.card = MethodCard(slug=slug, name=name, family=family, paper=paper, title=title, summary=summary, claim=claim, **taxonomy)
+        cls.Config = config
+        previous = _registered.get(slug)
+        if previous is not None and previous.__qualname__ != cls.__qualname__:
+            raise InputError(f"two methods call themselves {slug!r}: {previous.__module__} and {cls.__module__}; rename one")
+        _registered[slug] = cls
+        return cls
+
+    return decorate
+
+
+def _built_in() -> Mapping[str, str]:
+    """slug -> module, from file names alone: no method is imported to list them."""
+    import etude.methods as package
+
+    found: dict[str, str] = {}
+    for family in pkgutil.iter_modules(package.__path__, "etude.methods."):
+        if family.ispkg:
+            module = importlib.import_module(family.name)
+            for entry in pkgutil.iter_modules(module.__path__, family.name + "."):
+                found[entry.name.rsplit(".", 1)[1].replace("_", "-")] = entry.name
+    return found
+
+
+def _from_entry_points() -> Mapping[str, str]:
+    return {e.name: e.value for e in importlib.metadata.entry_points(group="etude.methods")}
+
+
+def known_methods() -> list[str]:
+    """Slugs of all methods that can be asked for, built in or from installed packages."""
+    return sorted({*_built_in(), *_from_entry_points(), *_registered})
+
+
+def get_method(slug: str) -> type[Method]:
+    """The method class of a slug.
+
+    Raises InputError for an unknown slug, naming the nearest ones.
+    """
+    if slug not in _registered:
+        modules = {**_from_entry_points(), **_built_in()}
+        if slug not in modules:
+            raise InputError(f"there is no method {slug!r}.{nearest(slug, known_methods())} `etude list` shows all of them.")
+        importlib.import_module(modules[slug].split(":")[0])
+    if slug not in _registered:
+        raise InputError(f"the module {modules[slug]!r} was imported but registers no method {slug!r}; expected @register(slug={slug!r}, ...) in it")
+    return _registered[slug]

@@ -1,0 +1,90 @@
+"""What is practised: the interfaces that built-in, file and user task sets share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from etude.types import Message, Task
+
+
+class TaskSet(ABC):
+    """Seeded training tasks, a fixed held-out split and a verifier.
+
+    Training tasks are addressed by number, so that a curriculum's whole state is a cursor and a resumed run sees the tasks it would have seen.
+    """
+
+    name: str
+
+    @abstractmethod
+    def train_task(self, seed: int, index: int) -> Task:
+        """Training task number `index` of the stream that `seed` names. Finite sets go round, reshuffled each epoch."""
+
+    @abstractmethod
+    def held_out(self) -> Sequence[Task]:
+        """The fixed evaluation split. Disjoint from every training stream."""
+
+    @abstractmethod
+    def verify(self, task: Task, text: str) -> Mapping[str, float]:
+        """Named components of the judgement of one final text. `correct` in [0, 1] is among them; `format` in [0, 1] where a form is asked for.
+
+        Every component is recorded, but only those in `reward_weights` add to the reward.
+        """
+
+    reward_weights: Mapping[str, float] = {"correct": 1.0}
+    """Weight of each component in the reward."""
+
+    max_new_tokens: int = 64
+    """Tokens a turn needs at most, when the user does not say."""
+
+    stop: tuple[str, ...] = ()
+    """Strings that end a turn besides the model's own end token."""
+
+    max_turns: int = 1
+    """Turns an episode takes at most; more than 1 only with an environment."""
+
+    def demonstration(self, task: Task, seed: int) -> str | None:
+        """A worked answer to imitate (supervised fine-tuning), or None where the set has none."""
+        return None
+
+    def environment(self) -> Environment | None:
+        """A fresh single-use environment for one multi-turn episode, or None for single-turn tasks."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentStep:
+    """What an environment answers to one action. `reward` is the step's own; the episode's reward is the sum of its steps'."""
+
+    messages: tuple[Message, ...] = ()
+    reward: float = 0.0
+    done: bool = False
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Environment(ABC):
+    """A multi-turn episode. Cheap, single use: one instance, one `reset`, then `step` until done.
+
+    `EnvironmentStep.info["correct"]` of the last step, when present, is the verifier's verdict in [0, 1]; otherwise the episode's reward is taken.
+    """
+
+    @abstractmethod
+    def reset(self, task: Task) -> Sequence[Message]:
+        """Messages that open the episode (usually `task.messages`)."""
+
+    @abstractmethod
+    def step(self, text: str) -> EnvironmentStep:
+        """The answer to what the policy wrote in its turn."""
+
+    def close(self) -> None:
+        """Release what the episode held."""
+
+    def snapshot(self) -> Any:
+        """State to return to with `restore`; needed by search methods only."""
+        raise TypeError(f"{type(self).__name__} cannot be used for search: it does not implement snapshot() and restore()")
+
+    def restore(self, state: Any) -> None:
+        """Return to a state taken with `snapshot`."""
+        raise TypeError(f"{type(self).__name__} cannot be used for search: it does not implement snapshot() and restore()")
