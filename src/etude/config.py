@@ -1,13 +1,20 @@
 """Everything a run can be told, as dataclasses: the command line, YAML files and `etude.train(...)` are all made from these.
 
-Leaf names are unique over the whole configuration, so that each is one flat flag (`--lr`) and one flat keyword (`lr=`). Torch is not imported here.
+Leaf names are unique over the whole configuration, so that each is one flat flag (`--lr`) and one flat keyword (`lr=`). A field's range stands in its
+annotation; `etude.settings` checks it, wherever the value came from. Torch is not imported here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
+
+from annotated_types import Ge, Gt, Le, Lt
+
+Count = Annotated[int, Ge(0)]
+AtLeastOne = Annotated[int, Ge(1)]
+NonNegative = Annotated[float, Ge(0)]
 
 
 @dataclass
@@ -36,21 +43,21 @@ class RunConfig:
     """Folder for everything the run writes. Default: runs/METHOD-TASKS-seedN, numbered when taken."""
     seed: int = 0
     """Seed of every random choice."""
-    steps: int = 100
+    steps: Count = 100
     """Steps of the loop at most."""
     budget: str | None = None
     """Stop when spent: a number and a unit, as `400k-tokens`, `20k-rollouts`, `120-seconds`, `50-steps`, `5k-env-steps`, `1k-calls`."""
-    evaluate_every: int = 10
+    evaluate_every: Count = 10
     """Steps between evaluations on the held-out split (0: only before the first and after the last step)."""
-    checkpoint_every: int = 20
+    checkpoint_every: Count = 20
     """Steps between checkpoints (0: only at the end)."""
-    keep_last: int = 2
+    keep_last: AtLeastOne = 2
     """Newest checkpoints to keep; the best by held-out score is kept besides."""
-    save_trajectories: int = 8
+    save_trajectories: Count = 8
     """Trajectories written to trajectories.jsonl per step, spread over the groups."""
     track: tuple[str, ...] = ()
     """Also log to: `tensorboard`, `wandb`, `trackio`, `mlflow`."""
-    threads: int = 0
+    threads: Count = 0
     """CPU threads for torch (0: its own default)."""
     quiet: bool = False
     """No live table; one plain line per evaluation."""
@@ -60,26 +67,31 @@ class RunConfig:
 class EvaluationConfig:
     """How the held-out split is measured."""
 
-    eval_tasks: int = 200
+    eval_tasks: AtLeastOne = 200
     """Held-out tasks at most."""
-    eval_samples: int = 8
+    eval_samples: AtLeastOne = 8
     """Samples per task: pass@1 ... pass@k up to this k."""
-    eval_temperature: float = 1.0
+    eval_temperature: NonNegative = 1.0
     """Temperature of evaluation samples."""
+    eval_kl: bool = True
+    """Measure how far the policy has moved from its starting weights; keeps a copy of them (with LoRA: none needed)."""
 
 
 @dataclass
 class SamplerConfig:
     """How rollouts are drawn."""
 
-    max_new_tokens: int = 0
+    max_new_tokens: Count = 0
     """Tokens a rollout may have, per turn (0: what the task set asks for)."""
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    max_turns: int = 8
+    temperature: NonNegative = 1.0
+    """Temperature of rollouts."""
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Draw from the most likely tokens that together have this probability (1: from all)."""
+    top_k: Count = 0
+    """Draw from this many most likely tokens (0: from all)."""
+    max_turns: AtLeastOne = 8
     """Turns of a multi-turn episode at most."""
-    slots: int = 0
+    slots: Count = 0
     """Sequences that run at once (0: chosen from the model's size)."""
 
 
@@ -87,38 +99,43 @@ class SamplerConfig:
 class LearnerConfig:
     """How weights are updated."""
 
-    lr: float | None = None
+    lr: Annotated[float, Gt(0)] | None = None
     """Learning rate after warm-up. Default: 1e-3 for tiny, 1e-4 with LoRA, else 2e-6."""
-    warmup_steps: int = 2
+    warmup_steps: Count = 2
+    """Optimiser steps over which the learning rate rises to `lr`."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What the learning rate does after warm-up, over `steps`."""
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    grad_clip: float = 1.0
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay (AdamW)."""
+    betas: tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]] = (0.9, 0.95)
+    """Decay of AdamW's running means of the gradient and of its square."""
+    grad_clip: NonNegative = 1.0
     """Largest gradient norm (0: no clipping)."""
-    epochs: int = 1
+    epochs: AtLeastOne = 1
     """Passes over each batch of rollouts."""
-    mini_batches: int = 1
+    mini_batches: AtLeastOne = 1
     """Optimiser steps per pass."""
-    micro_batch_tokens: int = 0
+    micro_batch_tokens: Count = 0
     """Tokens per forward and backward pass: bounds memory, changes no number (0: chosen from the model's size)."""
     share_prompts: bool = True
     """Compute a group's prompt once in the learner where the model allows it."""
     gradient_checkpointing: bool = False
-    lora_rank: int = 0
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    lora_rank: Count = 0
     """Train a LoRA adapter of this rank instead of all weights (0: all weights)."""
-    lora_alpha: float = 0.0
+    lora_alpha: NonNegative = 0.0
     """LoRA scale (0: twice the rank)."""
     lora_targets: tuple[str, ...] = ("all-linear",)
+    """Names of the linear layers that get an adapter."""
 
 
 @dataclass
 class PolicyOptimizationConfig:
     """What every method on the common loop can be told; methods add their own fields."""
 
-    tasks_per_step: int = 16
+    tasks_per_step: AtLeastOne = 16
     """Tasks (prompts) per step."""
-    group_size: int = 16
+    group_size: AtLeastOne = 16
     """Rollouts per task."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
@@ -132,6 +149,6 @@ MethodConfig = TypeVar("MethodConfig")
 class TrainConfig(Generic[MethodConfig]):
     """One whole run."""
 
-    method: MethodConfig
     inputs: InputConfig = field(default_factory=InputConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    method: MethodConfig = field(kw_only=True)

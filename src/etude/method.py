@@ -147,8 +147,8 @@ def get_method(slug: str) -> type[Method]:
 
     Raises InputError for an unknown slug, naming the nearest ones.
     """
+    modules = {**_from_entry_points(), **_built_in()}
     if slug not in _registered:
-        modules = {**_from_entry_points(), **_built_in()}
         if slug not in modules:
             raise InputError(f"there is no method {slug!r}.{nearest(slug, known_methods())} `etude list` shows all of them.")
         importlib.import_module(modules[slug].split(":")[0])

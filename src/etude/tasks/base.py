@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from etude.types import Message, Task
+from etude.types import Message, Task, Trajectory
 
 
 class TaskSet(ABC):
@@ -36,6 +36,9 @@ class TaskSet(ABC):
     reward_weights: Mapping[str, float] = {"correct": 1.0}
     """Weight of each component in the reward."""
 
+    environment_weights: Mapping[str, float] = {"environment": 1.0}
+    """The same for episodes in an environment; the component `environment` is the sum of the steps' rewards."""
+
     max_new_tokens: int = 64
     """Tokens a turn needs at most, when the user does not say."""
 
@@ -44,6 +47,22 @@ class TaskSet(ABC):
 
     max_turns: int = 1
     """Turns an episode takes at most; more than 1 only with an environment."""
+
+    def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
+        """Components of the judgement of a whole trajectory: by default those of its last turn.
+
+        In an environment `correct` is the environment's to say, so it is left out there.
+        """
+        components = dict(self.verify(trajectory.task, trajectory.last_text))
+        if "environment_reward" in trajectory.tags:
+            components.pop("correct", None)
+        return components
+
+    def answer_in(self, text: str) -> str | None:
+        """The final answer that a text gives, for majority votes; None where it gives none."""
+        from etude.tasks.answers import final_answer
+
+        return final_answer(text)
 
     def demonstration(self, task: Task, seed: int) -> str | None:
         """A worked answer to imitate (supervised fine-tuning), or None where the set has none."""

@@ -1,0 +1,280 @@
+"""The one loop that weight-updating language methods share. Read `step`: everything a method can change is one of its lines.
+
+    tasks -> rollouts -> rewards -> select -> credit -> update -> remember
+
+A method overrides the one or two hooks that its paper changes and composes plain functions from the rooms (rollouts, rewards, advantages, objectives).
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from etude.config import InputConfig, PolicyOptimizationConfig, TrainConfig
+from etude.errors import InputError
+from etude.evals.evaluate import Evaluation, evaluate, keep_samples, record_of
+from etude.ledger import FORWARD, FORWARD_BACKWARD
+from etude.memory import Curriculum, UniformCurriculum
+from etude.method import Method, State
+from etude.models.language import LanguageModel
+from etude.models.learner import Learner
+from etude.models.sampling import SamplingParams
+from etude.objectives import Objective
+from etude.rewards import check_reward, judge
+from etude.rollouts import group_rollouts
+from etude.tasks.base import TaskSet
+from etude.tasks.loading import load_tasks
+from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
+
+if TYPE_CHECKING:
+    from etude.run import Run
+
+KL_TRAJECTORIES = 128
+"""Evaluation samples on which the divergence from the starting weights is measured."""
+
+
+class PolicyOptimization(Method):
+    """Sample groups, judge them, turn the judgement into per-token credit, and update the weights.
+
+    Subclasses say what the optimiser minimises (`objective`) and how rewards become advantages (`credit`). A policy and a task set that are loaded already can be
+    handed in; otherwise `inputs` says what to load.
+    """
+
+    Config: ClassVar[type] = PolicyOptimizationConfig
+    config: PolicyOptimizationConfig
+    minimum_group: ClassVar[int] = 1
+    """Smallest group that the method's baseline is defined for."""
+
+    def __init__(self, config: TrainConfig[Any], run: Run, *, policy: LanguageModel | None = None, task_set: TaskSet | None = None) -> None:
+        super().__init__(config.method, run)
+        self.inputs: InputConfig = config.inputs
+        self._policy = policy
+        self._task_set = task_set
+
+    # Before the first step
+
+    def setup(self) -> None:
+        config = self.config
+        if config.group_size < self.minimum_group:
+            raise InputError(
+                f"--group-size is {config.group_size}; {self.card.name} compares attempts at the same task and expects at least {self.minimum_group}"
+                + ("; reinforce-pp works with single attempts" if self.minimum_group > 1 else "")
+            )
+        inputs = self.inputs
+        self.task_set = self._task_set or load_tasks(inputs.tasks, reward=inputs.reward, env=inputs.env, seed=self.run.seed)
+        self.held_out = list(self.task_set.held_out())[: config.evaluation.eval_tasks]
+        if not self.held_out:
+            raise InputError(f"the task set {self.task_set.name} has no held-out tasks; expected at least one to measure progress on")
+        check_reward(self.task_set)
+        self.policy = self._policy or LanguageModel.load(
+            inputs.model, device=inputs.device, dtype=inputs.dtype, slots=config.sampler.slots, learner=config.learner
+        )
+        self.params = self.sampling_params()
+        self._check_prompts()
+        self.learner = Learner(
+            self.policy.model,
+            config.learner,
+            temperature=self.params.temperature,
+            total_steps=self.run.config.steps,
+            default_lr=self.policy.recommended_lr,
+        )
+        self.criterion = self.objective()
+        if config.evaluation.eval_kl or self.criterion.needs_reference:
+            self.learner.freeze_reference()
+        self.curriculum = self.make_curriculum()
+
+    def sampling_params(self) -> SamplingParams:
+        """How rollouts are drawn."""
+        sampler = self.config.sampler
+        if sampler.temperature <= 0:
+            raise InputError(f"--temperature is {sampler.temperature}; rollouts to learn from have to differ, so expected more than 0")
+        return SamplingParams(
+            max_new_tokens=sampler.max_new_tokens or self.task_set.max_new_tokens,
+            temperature=sampler.temperature,
+            top_p=sampler.top_p,
+            top_k=sampler.top_k,
+            stop=tuple(self.task_set.stop),
+        )
+
+    @property
+    def max_turns(self) -> int:
+        """Turns of an episode at most: the task set's own limit where it has one."""
+        own = self.task_set.max_turns
+        return min(own, self.config.sampler.max_turns) if own > 1 else self.config.sampler.max_turns
+
+    def make_curriculum(self) -> Curriculum:
+        """Which tasks come next."""
+        return UniformCurriculum(self.task_set, self.run.seed)
+
+    @abstractmethod
+    def objective(self) -> Objective:
+        """What the optimiser minimises."""
+
+    # One step
+
+    def step(self) -> Metrics:
+        started = time.perf_counter()
+        groups = self.collect(self.curriculum.next(self.config.tasks_per_step))
+        collected = time.perf_counter()
+        metrics = rollout_metrics(groups)
+        self.run.save_trajectories(self.run.step, self._sampled_records(groups))
+        chosen = self.select(groups)
+        metrics |= self.credit(chosen)
+        metrics |= self.update(chosen)
+        self.remember(groups)
+        metrics["time/rollout"] = collected - started
+        metrics["time/update"] = time.perf_counter() - collected
+        return metrics
+
+    def collect(self, tasks: Sequence[Task]) -> list[Group]:
+        """Roll out and judge."""
+        groups = self.rollout(tasks)
+        self.judge(groups)
+        return groups
+
+    def rollout(self, tasks: Sequence[Task], round_: int = 0) -> list[Group]:
+        """`group_size` attempts at each task. `round_` tells further calls within one step apart."""
+        return group_rollouts(
+            self.policy,
+            tasks,
+            self.task_set,
+            self.params,
+            group_size=self.config.group_size,
+            stream=lambda task, place, sample: self.run.stream(self.run.step, round_, place, task.id, sample),
+            max_turns=self.max_turns,
+            ledger=self.run.ledger,
+        )
+
+    def judge(self, groups: Sequence[Group]) -> None:
+        """Fill in every trajectory's rewards."""
+        judge(trajectories_of(groups), self.task_set)
+
+    def select(self, groups: list[Group]) -> list[Group]:
+        """Which groups to learn from: all of them, unless a method filters."""
+        return groups
+
+    @abstractmethod
+    def credit(self, groups: Sequence[Group]) -> Metrics:
+        """Write per-token advantages onto the trajectories."""
+
+    def units(self, groups: Sequence[Group]) -> list[list[Trajectory]]:
+        """Trajectories that belong together in the learner: a group shares its prompt."""
+        return [group.trajectories for group in groups]
+
+    def update(self, groups: Sequence[Group]) -> Metrics:
+        """Optimise the objective over what was chosen."""
+        units = [unit for unit in self.units(groups) if unit]
+        if not units:
+            return {"signal/updates": 0.0}
+        metrics = self.learner.update(units, self.criterion)
+        self.policy.sampler.version += 1
+        trained = sum(t.trained_length for unit in units for t in unit) * self.config.learner.epochs
+        self.run.ledger.trained_tokens += trained
+        self.run.ledger.forward_equivalents += FORWARD_BACKWARD * trained
+        if self.criterion.needs_reference:
+            self.run.ledger.forward_equivalents += FORWARD * trained
+        return metrics | {"signal/updates": 1.0}
+
+    def remember(self, groups: Sequence[Group]) -> None:
+        """Let the curriculum (and whatever else a method keeps) see how it went."""
+        self.curriculum.observe(groups)
+
+    # Measuring
+
+    def evaluate(self) -> Metrics:
+        evaluation = self.evaluation()
+        keep_samples(self.run.folder, self.run.step, evaluation)
+        metrics = evaluation.metrics
+        if self.config.evaluation.eval_kl:
+            metrics["eval/kl_to_start"] = self.kl_to_start([t for row in evaluation.trajectories for t in row[:1]][:KL_TRAJECTORIES])
+        return metrics
+
+    def evaluation(self) -> Evaluation:
+        """Attempts at the held-out split. Every evaluation of every run draws with the same random numbers, so that differences are the policy's."""
+        config = self.config
+        return evaluate(
+            self.policy,
+            self.task_set,
+            tasks=self.held_out,
+            samples=config.evaluation.eval_samples,
+            temperature=config.evaluation.eval_temperature,
+            max_new_tokens=config.sampler.max_new_tokens,
+            max_turns=config.sampler.max_turns,
+            ledger=self.run.ledger,
+        )
+
+    def kl_to_start(self, trajectories: Sequence[Trajectory]) -> float:
+        """KL(policy || starting weights) per token in nats, by the k3 estimator on the policy's own samples (Schulman, joschu.net/blog/kl-approx)."""
+        now = self.learner.logprobs(trajectories)
+        start = self.learner.logprobs(trajectories, reference=True)
+        difference = torch.tensor([b - a for x, y in zip(now, start, strict=True) for a, b in zip(x, y, strict=True)])
+        return float((difference.clamp(-20, 20).exp() - 1 - difference).mean()) if len(difference) else 0.0
+
+    # Saving
+
+    def state(self) -> State:
+        plain, tensors = self.learner.state()
+        weights = {f"weights.{name}": p.detach() for name, p in self.policy.model.named_parameters() if p.requires_grad}
+        return State(
+            plain={"learner": plain, "curriculum": self.curriculum.state(), "version": self.policy.sampler.version},
+            tensors=weights | {f"learner.{name}": t for name, t in tensors.items()},
+        )
+
+    def load_state(self, state: State) -> None:
+        with torch.no_grad():
+            for name, parameter in self.policy.model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(state.tensors[f"weights.{name}"])
+        learner = {name.removeprefix("learner."): t for name, t in state.tensors.items() if name.startswith("learner.")}
+        self.learner.load_state(state.plain["learner"], learner)
+        self.curriculum.load_state(state.plain["curriculum"])
+        self.policy.sampler.version = int(state.plain["version"])
+
+    def export(self, folder: Any) -> None:
+        self.policy.save(folder)
+
+    # Details
+
+    def _check_prompts(self) -> None:
+        """Look at prompts before anything is computed: one that leaves no room for an answer would fail in the middle of the run."""
+        room = self.policy.context_length - 1
+        for task in [*self.held_out, *(self.task_set.train_task(self.run.seed, i) for i in range(64))]:
+            length = len(self.policy.render(task.messages))
+            if length > room:
+                raise InputError(
+                    f"the prompt of task {task.id!r} has {length} tokens, but {self.policy.name} reads {self.policy.context_length} in all; "
+                    "shorten the prompt or use a model with a longer context"
+                )
+
+    def _sampled_records(self, groups: Sequence[Group]) -> list[dict[str, Any]]:
+        """Records of a few trajectories, spread over the groups."""
+        wanted = self.run.config.save_trajectories
+        everything = trajectories_of(groups)
+        if not wanted or not everything:
+            return []
+        stride = max(1, len(everything) // wanted)
+        return [record_of(t) for t in everything[::stride][:wanted]]
+
+
+def rollout_metrics(groups: Sequence[Group]) -> Metrics:
+    """What a step's rollouts looked like, before anything is filtered."""
+    trajectories = trajectories_of(groups)
+    scored = [t.reward for t in trajectories if t.reward == t.reward]
+    average = mean(scored)
+    metrics: Metrics = {
+        "reward/mean": average,
+        "reward/std": mean([(r - average) ** 2 for r in scored]) ** 0.5 if scored else float("nan"),
+        "signal/groups_with_spread": mean([float(g.has_spread) for g in groups]),
+        "rollout/length": mean([float(t.generated_length) for t in trajectories]),
+        "rollout/entropy": mean([e for t in trajectories for s in t.segments if s.trained for e in s.entropies]),
+        "rollout/truncated": mean([float(t.stop_reason == "length") for t in trajectories]),
+    }
+    for name in sorted({name for t in trajectories for name in t.rewards}):
+        metrics[f"reward/{name}"] = mean([t.rewards[name] for t in trajectories if name in t.rewards and t.rewards[name] == t.rewards[name]])
+    if any(s.author != "policy" for t in trajectories for s in t.segments):
+        metrics["rollout/turns"] = mean([float(sum(s.author == "policy" for s in t.segments)) for t in trajectories])
+    return metrics

@@ -1,0 +1,53 @@
+"""Drawing tokens: per-sequence counter-based random numbers, truncation, and inverse-CDF sampling."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def uniforms(keys_B: NDArray[np.uint64], counters_B: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1): number `counters_B[i]` of the stream `keys_B[i]` (SplitMix64, Steele et al. 2014).
+
+    A pure function of key and counter, so a sequence's draws depend neither on its neighbours in the batch nor on interruptions. Returns [B].
+    """
+    z = keys_B + (counters_B + np.uint64(1)) * _GOLDEN
+    z = (z ^ (z >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def truncate(logits_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor) -> Tensor:
+    """Set all but the top-k, then all outside the smallest set with mass top-p (Holtzman et al. 2020), to -inf.
+
+    top_k 0 and top_p 1 keep everything; the most likely token always stays. Returns [B, V].
+    """
+    ordered, order = logits_BV.sort(dim=-1, descending=True)
+    rank = torch.arange(logits_BV.shape[1], device=logits_BV.device)
+    drop = (top_k_B[:, None] > 0) & (rank >= top_k_B[:, None])
+    mass = ordered.masked_fill(drop, -torch.inf).softmax(dim=-1)
+    before = mass.cumsum(dim=-1) - mass
+    drop |= (top_p_B[:, None] < 1) & (before >= top_p_B[:, None])
+    drop[:, 0] = False
+    return logits_BV.masked_fill(torch.zeros_like(drop).scatter(1, order, drop), -torch.inf)
+
+
+def draw(probabilities_BV: Tensor, uniforms_B: Tensor) -> Tensor:
+    """Tokens by inverse CDF: the first whose cumulative probability exceeds the uniform number. Returns [B]."""
+    cumulative = probabilities_BV.cumsum(dim=-1)
+    total = cumulative[:, -1:]
+    # A number just below 1 rounds to 1 in float32, which would point past the last possible token.
+    threshold = torch.minimum(uniforms_B.to(cumulative.dtype)[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
+
+
+def entropy(probabilities_BV: Tensor, logprobs_BV: Tensor) -> Tensor:
+    """Entropy in nats of each row; excluded tokens (log-probability -inf) count nothing. Returns [B]."""
+    return -(probabilities_BV * logprobs_BV.clamp_min(-1e4)).sum(dim=-1)

@@ -1,0 +1,250 @@
+"""A language model as Étude sees it: weights, tokenizer, how to render a conversation, and a sampler on the same weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from etude.config import LearnerConfig
+from etude.errors import InputError, MissingExtra
+from etude.models.engine import Engine
+from etude.types import Message
+
+EMBEDDED = ("tiny", "smollm2")
+"""Models that need no download: `tiny` ships with the package, `smollm2` with the extra of that name."""
+
+
+def model_folder(spec: str) -> str:
+    """Where a model specification leads: an embedded model's folder, an existing folder, or a hub id as it is.
+
+    Raises InputError for a path that does not exist or a folder without a model in it.
+    """
+    if spec == "tiny":
+        from etude.models.tiny import tiny_folder
+
+        return str(tiny_folder())
+    if spec == "smollm2":
+        from etude.models.smollm2 import smollm2_folder
+
+        return str(smollm2_folder())
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            exported = path / "model" / "config.json"
+            hint = f" This looks like a run folder: its model is {path / 'model'}." if exported.is_file() else ""
+            raise InputError(f"{spec} is a folder without config.json; expected a Hugging Face model folder (as save_pretrained writes).{hint}")
+        return str(path)
+    if path.exists():
+        raise InputError(f"{spec} is a file; expected a Hugging Face model folder, a hub id, or one of: {', '.join(EMBEDDED)}")
+    looks_local = spec.startswith((".", "/", "~")) or spec.count("/") != 1 or "\\" in spec
+    if looks_local:
+        raise InputError(f"there is no model folder {spec!r}; expected a Hugging Face model folder, a hub id (owner/name), or one of: {', '.join(EMBEDDED)}")
+    return spec
+
+
+@dataclass
+class LanguageModel:
+    """A causal LM, its tokenizer and its sampler. The learner and the sampler share the weights.
+
+    `recommended_lr` is the learning rate to use when the user gives none.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    sampler: Engine
+    recommended_lr: float
+
+    @classmethod
+    def load(
+        cls,
+        spec: str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        slots: int = 0,
+        learner: LearnerConfig | None = None,
+    ) -> LanguageModel:
+        """Load an embedded model, a Hugging Face folder or a hub id. With `learner.lora_rank` > 0 a fresh adapter is put on it.
+
+        Raises InputError when the folder is missing, is not a causal LM, or its tokenizer has no end token.
+        """
+        folder = model_folder(spec)
+        place = resolve_device(device)
+        try:
+            config = AutoConfig.from_pretrained(folder)
+        except (OSError, ValueError, json.JSONDecodeError) as error:
+            raise InputError(f"{spec} can't be read as a Hugging Face model: {_first_line(error)}") from error
+        if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.is_encoder_decoder:
+            raise InputError(
+                f"{spec} is a {config.model_type!r} model, which does not generate text token by token; expected a causal language model such as Llama, Qwen or GPT-2"
+            )
+        tokenizer = _load_tokenizer(folder, spec)
+        number_format = getattr(torch, dtype) if dtype != "auto" else (torch.float32 if place.type == "cpu" else torch.bfloat16)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=number_format)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(f"the weights of {spec} can't be loaded: {_first_line(error)}") from error
+        model.to(place)
+        model.eval()
+        model.requires_grad_(True)
+        lora = learner is not None and learner.lora_rank > 0
+        if lora:
+            model = _with_adapter(model, learner)
+        recommended = 1e-4 if lora else 2e-6
+        if spec == "tiny":
+            recommended = 1e-3
+        return cls.wrap(model, tokenizer, name=spec, slots=slots, recommended_lr=recommended)
+
+    @classmethod
+    def wrap(cls, model: Any, tokenizer: Any, *, name: str = "model", slots: int = 0, recommended_lr: float = 2e-6) -> LanguageModel:
+        """Use a model and tokenizer that are loaded already."""
+        _complete_tokenizer(tokenizer, name)
+        engine = Engine(model, tokenizer, eos_ids=_eos_ids(model, tokenizer), context_length=_context_length(model, tokenizer), slots=slots)
+        return cls(name, model, tokenizer, engine, recommended_lr)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and completion may have together."""
+        return self.sampler.context_length
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, adapters included, shared ones once."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    @cached_property
+    def has_chat_template(self) -> bool:
+        return bool(self.tokenizer.chat_template)
+
+    def render(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of a conversation up to where the model's turn begins: by the chat template where there is one, else contents joined by newlines."""
+        if self.has_chat_template:
+            return self._template(messages)
+        text = "\n".join(m.content for m in messages) + "\n"
+        return list(self.tokenizer(text)["input_ids"])
+
+    def render_after(self, generated: Sequence[int], messages: Sequence[Message]) -> list[int]:
+        """Tokens to append behind a turn that the model wrote, so that it can take its next: the turn's end if it is missing, the messages, the next turn's opening."""
+        if not self.has_chat_template:
+            text = "\n" + "\n".join(m.content for m in messages) + "\n"
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        # The template is applied with and without the new messages behind a stand-in turn; what the second has more is what to append.
+        opening = [Message("user", "x"), Message("assistant", "y")]
+        before = self._template_text(opening, generation=False)
+        after = self._template_text([*opening, *messages], generation=True)
+        if not after.startswith(before):
+            raise InputError(f"the chat template of {self.name} rewrites earlier turns when later ones come; multi-turn tasks need a template that only appends")
+        end = before[before.rindex("y") + 1 :]
+        ended = bool(generated) and generated[-1] in self.sampler.eos_ids
+        if ended:
+            # The model's own end token stands for the first part of the template's turn end.
+            own = self.tokenizer.decode([generated[-1]], skip_special_tokens=False)
+            end = end.removeprefix(own)
+        return list(self.tokenizer(end + after[len(before) :], add_special_tokens=False)["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of some tokens, special ones left out."""
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+    def save(self, folder: Path) -> None:
+        """Write a Hugging Face folder (an adapter folder for a LoRA model) with the tokenizer."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def _template(self, messages: Sequence[Message]) -> list[int]:
+        return list(self.tokenizer(self._template_text(messages, generation=True), add_special_tokens=False)["input_ids"])
+
+    def _template_text(self, messages: Sequence[Message], *, generation: bool) -> str:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        try:
+            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation))
+        except Exception as error:
+            roles = " ".join(m.role for m in messages)
+            raise InputError(f"the chat template of {self.name} can't render a conversation with the roles {roles}: {_first_line(error)}") from error
+
+
+def resolve_device(device: str) -> torch.device:
+    """'auto' is the first GPU where there is one, else the CPU. Raises InputError for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"there is no device {device!r}; expected auto, cpu, cuda or cuda:N") from error
+    if place.type == "cuda" and (not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count()):
+        raise InputError(f"the device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs; use --device auto or cpu")
+    return place
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _load_tokenizer(folder: str, spec: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        raise InputError(f"the tokenizer of {spec} can't be loaded: {_first_line(error)}; expected tokenizer files beside the model's config.json") from error
+    return tokenizer
+
+
+def _complete_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Padding is never looked at, so any token can stand for it; an end token is needed."""
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"the tokenizer of {name} has no end-of-sequence token, so the model could never end a turn; set eos_token (and pad_token) in its tokenizer_config.json"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def _eos_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    ids = {tokenizer.eos_token_id}
+    generation = getattr(model, "generation_config", None)
+    own = getattr(generation, "eos_token_id", None)
+    if isinstance(own, int):
+        ids.add(own)
+    elif own is not None:
+        ids.update(own)
+    return sorted(i for i in ids if i is not None)
+
+
+def _context_length(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    config = model.config.get_text_config()
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    limits.append(tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None)
+    known = [n for n in limits if n]
+    return min(known) if known else 2048
+
+
+def _with_adapter(model: PreTrainedModel, config: LearnerConfig) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise MissingExtra("peft", "lora", "training a LoRA adapter") from error
+    targets: Any = "all-linear" if config.lora_targets == ("all-linear",) else list(config.lora_targets)
+    adapter = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha or 2 * config.lora_rank,
+        target_modules=targets,
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, adapter)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise InputError(f"LoRA can't be put on this model: {_first_line(error)}; lora_targets must name its linear layers") from error

@@ -1,0 +1,104 @@
+"""The shipped model `tiny`: its folder, its tokenizer and its architecture. `scripts/train_tiny.py` trains it.
+
+A Llama of about one million parameters over a small fixed vocabulary: every ASCII character (so digits stand alone and any ASCII text survives encoding and decoding),
+and the words that the built-in task families use often, each as one token.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+FOLDER = Path(__file__).parent.parent / "assets" / "tiny"
+"""The shipped Hugging Face folder."""
+
+CONTEXT = 256
+"""Positions that the model was given; training saw conversations of up to about 110 tokens."""
+
+PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
+ROLES = ("system", "user", "assistant", "tool")
+SPECIAL = (PAD, END, *(f"<|{role}|>" for role in ROLES), UNKNOWN)
+
+# A leading space belongs to a word where it usually has one; anything else is spelled character by character.
+WORDS = (
+    *("answer: ", "compute ", "quick: ", "check and fix", "use calc: ", "<calc>", "</calc>", "make ", " from ", " mod ", "error"),
+    *("reverse", "sort", "unique", "take ", "drop ", "add ", "sum", "max", "min", "count", " then ", "rotate", "swap ends", "double", "first ", "last ", "vowels", "next"),
+    *("largest: ", "smallest: ", "second ", "order up: ", "order down: "),
+    *("tom", "ana", "kim", "lee", " has ", " apples", " pens", " coins", " books", " boxes of ", ", buys ", " and buys ", " and gives away ", ", loses ", " and finds "),
+    *(" takes ", ", and ", " more", ", ", ". how many left?", ". how many now?", ". how many in all?"),
+    *("to tavi: ", "to zomu: ", "-en", "-ak", "u-", "ka-"),
+    *("rudo", "beki", "lasha", "mifo", "tarn", "gosu", "vel", "hani", "drok", "suli", "opa", "yeni", "wuk", "flim"),
+    *("chim", "paro", "welt", "ziba", "nuko", "frez", "ibo", "quan", "merl", "jath", "zel", "rond", "gip", "tolu"),
+)
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer: the longest known word at each place, else one character. The same object every time."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    entries = [*SPECIAL, *map(chr, range(128)), *WORDS]
+    tokenizer = Tokenizer(models.WordLevel({entry: i for i, entry in enumerate(entries)}, unk_token=UNKNOWN))
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
+    words = "|".join(_bounded(word) for word in sorted(WORDS, key=len, reverse=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(f"{words}|[\\s\\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        additional_special_tokens=[f"<|{role}|>" for role in ROLES],
+        model_max_length=CONTEXT,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def build_model(seed: int) -> LlamaForCausalLM:
+    """The untrained model, float32, with its generation settings (sample at temperature 1 until the end token)."""
+    import torch
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = build_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, max_new_tokens=64
+    )
+    return model.eval()
+
+
+def _bounded(word: str) -> str:
+    """A pattern for a word that does not start or end in the middle of a longer run of letters."""
+    import re
+
+    before = "(?<![A-Za-z])" if word[0].isalpha() else ""
+    after = "(?![A-Za-z])" if word[-1].isalpha() else ""
+    return f"{before}{re.escape(word)}{after}"

@@ -1,0 +1,43 @@
+"""From verdicts to rewards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from etude.errors import InputError
+from etude.tasks.base import TaskSet
+from etude.types import Trajectory
+
+
+def judge(trajectories: Iterable[Trajectory], task_set: TaskSet) -> None:
+    """Fill in `rewards` (every component) and `reward` (their weighted total) of each trajectory.
+
+    A single turn is judged by the task set. An episode in an environment is judged by the environment: `environment` is the sum of its steps' rewards,
+    `correct` its verdict or, where it gave none, the episode's reward cut to [0, 1]; what else the task set says of the last turn is added.
+    A component that could not be judged is NaN; a reward that needs it is NaN too, which means unscorable.
+    Raises InputError when a component that has a weight is missing.
+    """
+    for trajectory in trajectories:
+        components = dict(task_set.verify_trajectory(trajectory))
+        if "environment_reward" in trajectory.tags:
+            components["environment"] = float(trajectory.tags["environment_reward"])
+            trajectory.reward = total(components, task_set.environment_weights)
+            verdict = trajectory.tags.get("environment_correct", components.get("correct"))
+            components["correct"] = _within_unit(trajectory.reward) if verdict is None else float(verdict)
+        else:
+            trajectory.reward = total(components, task_set.reward_weights)
+        trajectory.rewards = components
+
+
+def total(components: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """The weighted sum of components; those without a weight, or with weight 0, do not count. NaN when one that counts is NaN."""
+    missing = [name for name, weight in weights.items() if weight and name not in components]
+    if missing:
+        given = ", ".join(components) or "none"
+        raise InputError(f"the reward needs the component {missing[0]!r}, but the verifier gave {given}; return it, or give it no weight")
+    return sum((weight * components[name] for name, weight in weights.items() if weight), 0.0)
+
+
+def _within_unit(value: float) -> float:
+    return value if math.isnan(value) else min(1.0, max(0.0, value))

@@ -1,0 +1,254 @@
+"""Tasks from JSONL files: one JSON object a line with a `prompt` (or `messages`) and, where there is one, an `answer`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Literal, get_args
+
+from etude.errors import InputError, nearest
+from etude.tasks import mathematics
+from etude.tasks.answers import final_answer, same_answer
+from etude.tasks.base import TaskSet
+from etude.types import Message, Role, Task
+
+HELD_OUT_SHARE = 0.2
+MOST_HELD_OUT = 500
+FIELDS = ("prompt", "messages", "answer", "id", "split")
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class _Row:
+    task: Task
+    split: Split | None
+    place: str
+    named: bool
+
+
+class JsonlTaskSet(TaskSet):
+    """Tasks from one or two JSONL files.
+
+    Held out is what says `"split": "test"` or stands in the second file. Where nothing says so it is a fixed fifth of the different prompts (at least 1,
+    at most 500), chosen by a hash of the prompt, so that it depends on nothing but the prompts. A training prompt that is held out too is dropped.
+
+    An answer is correct when the text's final answer (see `etude.tasks.answers`; without a marker the last line) equals it as normalised text or number or,
+    where one of the two is written as mathematics and math-verify is installed, as mathematics. Of a reference with a marker in it (`... #### 72`), what
+    follows the marker counts.
+    """
+
+    max_new_tokens = 128
+
+    def __init__(self, train: Path, test: Path | None = None, *, needs_answers: bool = True) -> None:
+        """`needs_answers`: refuse tasks without a reference answer, because nothing else judges them.
+
+        Raises InputError, naming file and line, for whatever cannot be used.
+        """
+        self.name = train.stem
+        rows = _read(train)
+        if test is not None:
+            rows = [_Row(r.task, "train", r.place, r.named) for r in rows] + [_Row(r.task, "test", r.place, r.named) for r in _read(test)]
+        rows = _with_unique_ids(rows)
+        if needs_answers:
+            _check_answers(rows)
+        self._train, self._held_out = _split(rows, train)
+        self._shuffled: dict[tuple[int, int], list[int]] = {}
+
+    @property
+    def train_size(self) -> int:
+        """Number of training tasks: the length of an epoch."""
+        return len(self._train)
+
+    def train_task(self, seed: int, index: int) -> Task:
+        if not self._train:
+            raise InputError(f'the task set {self.name} has no training tasks: everything in it is held out; add lines with "split": "train"')
+        epoch, place = divmod(index, len(self._train))
+        order = self._shuffled.get((seed, epoch))
+        if order is None:
+            order = list(range(len(self._train)))
+            Random(f"{seed}/{epoch}").shuffle(order)
+            # Two epochs at most are in use at once: a step may begin in one and end in the next.
+            self._shuffled = {key: o for key, o in self._shuffled.items() if key == (seed, epoch - 1)} | {(seed, epoch): order}
+        return self._train[order[place]]
+
+    def held_out(self) -> Sequence[Task]:
+        return self._held_out
+
+    def verify(self, task: Task, text: str) -> Mapping[str, float]:
+        if task.answer is None:
+            raise InputError(f'task {task.id!r} has no answer to compare with; add an "answer", or judge with --reward file.py:function')
+        given = self.answer_in(text)
+        return {"correct": float(given is not None and _correct(task.answer, given))}
+
+    def answer_in(self, text: str) -> str | None:
+        lines = text.strip().splitlines()
+        return final_answer(text) or (lines[-1].strip() if lines else None)
+
+    def demonstration(self, task: Task, seed: int) -> str | None:
+        """The task's own `demonstration` field, or else its reference answer on an answer line."""
+        written = task.info.get("demonstration")
+        if isinstance(written, str):
+            return written
+        return None if task.answer is None else f"answer: {task.answer}"
+
+
+def has_answer(task: Task) -> bool:
+    """Whether the task can be judged by comparing answers."""
+    return task.answer is not None
+
+
+def _correct(answer: str, given: str) -> bool:
+    reference = final_answer(answer) or answer
+    if same_answer(given, reference):
+        return True
+    wanted = mathematics.is_mathematical(reference) or mathematics.is_mathematical(given)
+    return wanted and mathematics.available() and mathematics.same_mathematics(reference, given)
+
+
+def _read(path: Path) -> list[_Row]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the task file {path} cannot be read: {error.strerror}; expected a JSONL file") from error
+    if b"\0" in content:
+        raise InputError(f"the task file {path} is binary; expected text, one JSON object a line")
+    rows = []
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if line.strip():
+            rows.append(_row(line, f"{path}, line {number}", f"{path.stem}-{number}"))
+    if not rows:
+        raise InputError(f'the task file {path} is empty; expected one JSON object a line, for example {{"prompt": "2+3=", "answer": "5"}}')
+    return rows
+
+
+def _row(line: bytes, place: str, default_id: str) -> _Row:
+    try:
+        fields = json.loads(line.decode("utf-8"), parse_constant=_refuse)
+        json.dumps(fields, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place}: not UTF-8 text ({error.reason} at byte {error.start + 1}); save the file as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}: not valid JSON ({error.msg} at character {error.pos + 1}); expected one JSON object a line") from error
+    except UnicodeEncodeError as error:
+        raise InputError(f"{place}: half of a two-part character escape (\\ud800 to \\udfff) stands alone; expected valid Unicode") from error
+    except ValueError as error:
+        raise InputError(f"{place}: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"{place}: the JSON is nested too deeply") from error
+    if not isinstance(fields, dict):
+        raise InputError(f'{place}: a JSON {_json_type(fields)}; expected an object such as {{"prompt": "...", "answer": "..."}}')
+    split = fields.get("split")
+    if split not in (None, *get_args(Split)):
+        raise InputError(f'{place}: "split" is {split!r}; expected "train" or "test"')
+    answer = fields.get("answer")
+    if isinstance(answer, bool) or not isinstance(answer, (str, int, float, type(None))):
+        raise InputError(f'{place}: "answer" is a {_json_type(answer)}; expected a string or a number')
+    ident = fields.get("id")
+    if isinstance(ident, bool) or not isinstance(ident, (str, int, type(None))) or ident == "":
+        raise InputError(f'{place}: "id" is {ident!r}; expected a string or a whole number')
+    task = Task(
+        id=default_id if ident is None else str(ident),
+        messages=_messages(fields, place),
+        answer=None if answer is None else str(answer),
+        info={name: value for name, value in fields.items() if name not in FIELDS},
+    )
+    return _Row(task, split, place, named=ident is not None)
+
+
+def _messages(fields: Mapping[str, Any], place: str) -> tuple[Message, ...]:
+    prompt, messages = fields.get("prompt"), fields.get("messages")
+    if prompt is not None and messages is not None:
+        raise InputError(f'{place}: both "prompt" and "messages"; expected one of them')
+    if messages is None:
+        if prompt is None:
+            present = ", ".join(fields) or "none"
+            raise InputError(f'{place}: no "prompt" (fields: {present});{nearest("prompt", fields)} expected a "prompt" string or a list of "messages"')
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise InputError(f'{place}: "prompt" is {"empty" if isinstance(prompt, str) else "a " + _json_type(prompt)}; expected a non-empty string')
+        return (Message("user", prompt),)
+    expected = f'a list of {{"role": ..., "content": ...}} with roles {", ".join(get_args(Role))}, the last one not the assistant\'s'
+    if not isinstance(messages, list) or not messages:
+        raise InputError(f'{place}: "messages" is {"empty" if messages == [] else "a " + _json_type(messages)}; expected {expected}')
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, dict) or message.get("role") not in get_args(Role) or not isinstance(message.get("content"), str):
+            raise InputError(f"{place}: message {number} is {json.dumps(message)[:80]}; expected {expected}")
+    if messages[-1]["role"] == "assistant":
+        raise InputError(f"{place}: the last message is the assistant's, so nothing is left to write; expected {expected}")
+    return tuple(Message(m["role"], m["content"]) for m in messages)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not valid JSON; expected a finite number or null")
+
+
+def _json_type(value: Any) -> str:
+    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "object", type(None): "null"}
+    return names[type(value)]
+
+
+def _with_unique_ids(rows: list[_Row]) -> list[_Row]:
+    """Refuse an id that two lines give; make default ids differ from those given and, for two files of one name, from each other."""
+    given: dict[str, str] = {}
+    for row in rows:
+        if row.named and row.task.id in given:
+            raise InputError(f"{row.place}: the id {row.task.id!r} is taken by {given[row.task.id]}; give every task its own, or leave ids out")
+        if row.named:
+            given[row.task.id] = row.place
+    taken = set(given)
+    unique = []
+    for row in rows:
+        ident = row.task.id
+        while not row.named and ident in taken:
+            ident += "'"
+        taken.add(ident)
+        unique.append(_Row(Task(ident, row.task.messages, row.task.answer, row.task.info), row.split, row.place, row.named))
+    return unique
+
+
+def _check_answers(rows: Sequence[_Row]) -> None:
+    without = [row.place for row in rows if row.task.answer is None]
+    if without:
+        count = "no task has" if len(without) == len(rows) else f"{len(without)} of {len(rows)} tasks have no"
+        raise InputError(
+            f'{without[0]}: {count} "answer", so nothing can judge an attempt; add answers, or give --reward file.py:function '
+            "(or --env file.py:Class) to judge without them"
+        )
+    mathematical = sum(mathematics.is_mathematical(row.task.answer or "") for row in rows)
+    if mathematical and not mathematics.available():
+        warnings.warn(
+            f"{mathematical} of {len(rows)} answers are written as mathematics and will be compared as text only; "
+            "to compare them as mathematics: pip install 'etude[math]'",
+            stacklevel=2,
+        )
+
+
+def _split(rows: Sequence[_Row], path: Path) -> tuple[list[Task], list[Task]]:
+    keys = [_prompt_key(row.task) for row in rows]
+    if any(row.split is not None for row in rows):
+        held = {key for key, row in zip(keys, rows, strict=True) if row.split == "test"}
+        if not held:
+            raise InputError(f'{path}: no line says "split": "test"; expected some that do, or no "split" at all (a fifth is held out then)')
+        test = [row.task for row in rows if row.split == "test"]
+        train = [row.task for key, row in zip(keys, rows, strict=True) if row.split != "test" and key not in held]
+        return train, test
+    different = sorted(set(keys))
+    if len(different) < 2:
+        raise InputError(f"{path}: one prompt only; expected at least two different ones, to train on some and measure on others")
+    held = set(different[: min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * len(different))))])
+    measured: dict[str, Task] = {}
+    for key, row in zip(keys, rows, strict=True):
+        if key in held:
+            measured.setdefault(key, row.task)  # a prompt that occurs twice is measured once
+    return [row.task for key, row in zip(keys, rows, strict=True) if key not in held], list(measured.values())
+
+
+def _prompt_key(task: Task) -> str:
+    """A hash of what is asked, white space aside: equal prompts have equal keys, and the order of keys is a fixed shuffle."""
+    asked = "\x1e".join(f"{m.role}\x1f{' '.join(m.content.split())}" for m in task.messages)
+    return hashlib.blake2b(asked.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,92 @@
+"""What `--tasks`, `--reward` and `--env` name becomes a task set."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+from etude.errors import InputError, nearest
+from etude.tasks.base import TaskSet
+from etude.tasks.user_code import describe, load_object, where
+
+KINDS = "a built-in family, a JSONL file (or train.jsonl,test.jsonl), gym:NAME for a reasoning-gym data set, or file.py:Class for a TaskSet of your own"
+
+
+def load_tasks(tasks: str, reward: str | None = None, env: str | None = None, seed: int = 0) -> TaskSet:
+    """The task set that a specification names, judged by a reward function and practised in an environment of the user's own where given.
+
+    tasks: a built-in family, one JSONL file or two joined by a comma (training, held out), `gym:NAME`, or `file.py:Class`.
+    reward: `file.py:function`. env: `file.py:Class`. seed: the run's, for an environment whose constructor takes one; the held-out split does not depend on it.
+    Raises InputError for whatever cannot be used, before anything is computed.
+    """
+    from etude.tasks.jsonl import JsonlTaskSet, has_answer
+
+    # The user's code first: it fails fastest.
+    environment_class = reward_function = None
+    if env is not None:
+        from etude.tasks.user_environment import EnvironmentClass
+
+        environment_class = EnvironmentClass.load(env, seed)
+    if reward is not None:
+        from etude.tasks.user_reward import RewardFunction
+
+        reward_function = RewardFunction.load(reward)
+    task_set = _named(tasks, judged_elsewhere=reward is not None or env is not None)
+    from_file = isinstance(task_set, JsonlTaskSet)
+    if environment_class is not None:
+        from etude.tasks.user_environment import EnvironmentTaskSet
+
+        task_set = EnvironmentTaskSet(task_set, environment_class)
+    if reward_function is not None:
+        from etude.tasks.user_reward import RewardedTaskSet
+
+        task_set = RewardedTaskSet(task_set, reward_function, has_verdict=has_answer) if from_file else RewardedTaskSet(task_set, reward_function)
+    return task_set
+
+
+def _named(spec: str, *, judged_elsewhere: bool) -> TaskSet:
+    if spec.startswith("gym:"):
+        from etude.tasks.gym import GymTaskSet
+
+        return GymTaskSet.parse(spec.removeprefix("gym:"))
+    if ".py:" in spec:
+        return _own(spec)
+    if ".jsonl" in spec.lower():
+        return _from_files(spec, judged_elsewhere)
+
+    from etude.tasks.builtin import builtin_task_sets
+
+    families = builtin_task_sets()
+    if spec in families:
+        return families[spec]()
+    path = Path(spec).expanduser()
+    if path.exists():
+        raise InputError(f"--tasks {spec} is a {'folder' if path.is_dir() else 'file'}, but only files that end in .jsonl are read; expected {KINDS}")
+    raise InputError(f"there is no task set {spec!r}.{nearest(spec, families)} Built in: {', '.join(families)}. Expected {KINDS}")
+
+
+def _from_files(spec: str, judged_elsewhere: bool) -> TaskSet:
+    from etude.tasks.jsonl import JsonlTaskSet
+
+    whole = Path(spec).expanduser()
+    paths = [whole] if whole.exists() else [Path(part.strip()).expanduser() for part in spec.split(",")]
+    if len(paths) > 2:
+        raise InputError(f"--tasks {spec!r} names {len(paths)} files; expected one, or two joined by a comma: training,held-out")
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"there is no task file {path}; relative paths start at {Path.cwd()}")
+        if path.is_dir():
+            raise InputError(f"the task file {path} is a folder; expected a JSONL file")
+    return JsonlTaskSet(paths[0], paths[1] if len(paths) == 2 else None, needs_answers=not judged_elsewhere)
+
+
+def _own(spec: str) -> TaskSet:
+    thing = load_object(spec, "--tasks")
+    if inspect.isclass(thing) and issubclass(thing, TaskSet):
+        try:
+            return thing()
+        except Exception as error:
+            raise InputError(f"--tasks {spec} could not be constructed: {describe(error)} ({where(error, inspect.getfile(thing))})") from error
+    if isinstance(thing, TaskSet):
+        return thing
+    raise InputError(f"--tasks {spec} is no task set; expected a subclass of etude.tasks.base.TaskSet that is made without arguments, or an instance of one")

@@ -1,0 +1,93 @@
+"""Which curves a report shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from etude.viewer.changes import measured
+from etude.viewer.charts import Chart, DrawnChart, Line, draw
+from etude.viewer.numbers import is_share, number, percent, title_of
+from etude.viewer.record import RunRecord
+
+MOST_COMPONENTS = 4
+
+
+def main_charts(record: RunRecord) -> list[DrawnChart]:
+    """The curves that every reader looks at."""
+    k, votes = record.largest_k(), record.largest_k("maj")
+    held_out = {"eval/pass@1": "pass@1"}
+    held_out |= {f"eval/pass@{k}": f"pass@{k}"} if k else {}
+    held_out |= {f"eval/maj@{votes}": f"maj@{votes}"} if votes else {}
+    charts = [_over_steps(record, "Held-out accuracy", "bands: 95 % intervals", held_out, share=True)]
+    if record.primary and record.primary not in held_out:
+        title = title_of(record.primary)
+        charts.append(_over_steps(record, f"Held-out {title}", "band: 95 % interval", {record.primary: title}, share=is_share(record.primary)))
+    signal = {"signal/groups_with_spread": "groups with spread", "rollout/truncated": "truncated"}
+    charts += [
+        _by_k(record),
+        _over_steps(record, "Training reward", "mean over a step’s rollouts", _rewards(record)),
+        _over_steps(record, "Learning signal", "groups whose rewards differ; rollouts cut off", signal, share=True),
+        _over_steps(record, "Response length", "tokens", {"rollout/length": "rollouts", "eval/length": "held-out"}),
+        _over_steps(record, "Entropy", "nats per token", {"rollout/entropy": "rollouts", "eval/entropy": "held-out"}, from_zero=True),
+        _over_steps(record, "KL to the start", "nats per token, on held-out tasks", {"eval/kl_to_start": "KL"}, from_zero=True),
+    ]
+    return [d for d in map(draw, charts) if d is not None]
+
+
+def learner_charts(record: RunRecord) -> list[DrawnChart]:
+    """The learner's own curves, which only matter when something went wrong."""
+    seconds = {"time/step": "step", "time/rollout": "rollouts", "time/update": "update"}
+    charts = [
+        _over_steps(record, "Loss", "as minimised", {"loss/total": "loss"}),
+        _over_steps(record, "Gradient norm", "before clipping", {"loss/grad_norm": "norm"}, from_zero=True),
+        _over_steps(record, "Clip fraction", "tokens whose ratio was clipped", {"loss/clip_fraction": "clipped"}, share=True),
+        _over_steps(record, "Drift within a step", "KL to the policy that sampled, nats per token", {"loss/kl_old": "KL"}),
+        _over_steps(record, "Learning rate", "", {"loss/lr": "rate"}, from_zero=True),
+        _over_steps(record, "Reward spread", "standard deviation of rewards", {"reward/std": "deviation"}, from_zero=True),
+        _over_steps(record, "Seconds a step", "", seconds, from_zero=True),
+    ]
+    return [d for d in map(draw, charts) if d is not None]
+
+
+def _rewards(record: RunRecord) -> dict[str, str]:
+    """The total reward and its components, the verifier's first; a component that is the whole reward is not drawn twice."""
+    total = record.series("reward/mean")
+    components = sorted(
+        (n for n in record.names if n.startswith("reward/") and n not in ("reward/mean", "reward/std")), key=lambda n: (n != "reward/correct", n)
+    )
+    different = [n for n in components if record.series(n) != total]
+    return {"reward/mean": "total", **{n: n.removeprefix("reward/") for n in different[:MOST_COMPONENTS]}}
+
+
+def _over_steps(record: RunRecord, title: str, note: str, names: dict[str, str], *, share: bool = False, from_zero: bool = False) -> Chart:
+    """A chart of some metrics (name -> label) over the whole run, with the intervals that were recorded."""
+    lines = []
+    for name, label in names.items():
+        steps, values = record.series(name)
+        if not steps:
+            continue
+        ends = [measured(record, name, step)[1:] for step in steps]
+        known = any(math.isfinite(low) and math.isfinite(high) for low, high in ends)
+        low, high = ([low for low, _ in ends], [high for _, high in ends]) if known else (None, None)
+        lines.append(Line(label, steps, values, low, high, dense=not name.startswith("eval/")))
+    x_range = (min(record.steps), max(record.steps)) if record.steps else None
+    return Chart(title, note, lines, percent if share else number, share=share, from_zero=from_zero, x_range=x_range)
+
+
+def _by_k(record: RunRecord) -> Chart:
+    """pass@k against k, first and last evaluation: whether more tasks came within reach, or the same ones became surer. Needs three k and two evaluations."""
+    ks = record.ks()
+    steps = record.series(f"eval/pass@{ks[-1]}")[0] if len(ks) > 2 else []
+    lines = [_by_k_line(record, ks, step) for step in ([steps[-1], steps[0]] if len(steps) > 1 else [])]
+    labels = {math.log2(k): str(k) for k in ks}
+    return Chart(
+        "pass@k by number of tries", f"last and first evaluation; legend: k = {ks[-1] if ks else 0}", lines, percent, share=True, x_name="k =", x_labels=labels
+    )
+
+
+def _by_k_line(record: RunRecord, ks: Sequence[int], step: int) -> Line:
+    points = [(math.log2(k), *measured(record, f"eval/pass@{k}", step)) for k in ks]
+    points = [p for p in points if math.isfinite(p[1])]
+    x, y, low, high = ([p[i] for p in points] for i in range(4))
+    return Line(f"step {step}", x, y, low, high)

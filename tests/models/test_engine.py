@@ -1,0 +1,274 @@
+"""The embedded sampler against Hugging Face generation, exact probabilities and itself."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import EOS, VOCABULARY, CharacterTokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+from transformers import PreTrainedModel
+
+from etude.errors import InputError
+from etude.models.drawing import draw, truncate, uniforms
+from etude.models.engine import Engine, resumed
+from etude.models.sampling import FinishedEvent, Request, SamplingParams, TokenEvent, stream_key
+
+
+def engine(model: PreTrainedModel, slots: int = 64, prefill_tokens: int = 4096) -> Engine:
+    return Engine(model, CharacterTokenizer(), eos_ids=[EOS], context_length=96, slots=slots, prefill_tokens=prefill_tokens)  # type: ignore[arg-type]
+
+
+def prompts(count: int, seed: int = 0, low: int = 1, high: int = 14) -> list[tuple[int, ...]]:
+    rng = random.Random(seed)
+    return [tuple(rng.randrange(2, VOCABULARY) for _ in range(rng.randrange(low, high))) for _ in range(count)]
+
+
+def sampled(count: int, *, seed: int = 0, tokens: int = 20, **options: object) -> list[Request]:
+    return [Request(p, SamplingParams(tokens, **options), stream=stream_key(seed, i)) for i, p in enumerate(prompts(count, seed))]  # type: ignore[arg-type]
+
+
+def test_greedy_output_equals_hugging_face_generate(any_model: PreTrainedModel) -> None:
+    asked = prompts(9)
+    completions = engine(any_model, slots=4).generate([Request(p, SamplingParams(20, temperature=0)) for p in asked])
+    for prompt, completion in zip(asked, completions, strict=True):
+        reference = any_model.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False, pad_token_id=0)[0, len(prompt) :].tolist()  # type: ignore[operator]
+        assert completion.tokens == reference
+
+
+def test_logprobs_and_entropies_equal_a_full_forward(any_model: PreTrainedModel) -> None:
+    for completion in engine(any_model, slots=5).generate(sampled(12)):
+        with torch.no_grad():
+            logits = any_model(torch.tensor([completion.prompt + completion.tokens])).logits[0]
+        logprobs = logits[len(completion.prompt) - 1 : -1].log_softmax(-1)
+        own = logprobs.gather(1, torch.tensor(completion.tokens)[:, None]).squeeze(1)
+        assert torch.allclose(torch.tensor(completion.logprobs), own, atol=1e-4)
+        assert torch.allclose(torch.tensor(completion.entropies), -(logprobs.exp() * logprobs).sum(-1), atol=1e-4)
+
+
+def test_tokens_do_not_depend_on_what_else_is_in_the_batch(llama: PreTrainedModel) -> None:
+    requests = sampled(40)
+    together = [c.tokens for c in engine(llama).generate(requests)]
+    assert together == [c.tokens for c in engine(llama, slots=3, prefill_tokens=8).generate(requests)]
+    assert together[::-1] == [c.tokens for c in engine(llama, slots=7).generate(requests[::-1])]
+    alone = engine(llama)
+    assert together[:6] == [alone.generate([r])[0].tokens for r in requests[:6]]
+
+
+@pytest.mark.parametrize("point", [0, 1, 5, 13])
+def test_an_aborted_sequence_resumes_to_the_same_tokens(llama: PreTrainedModel, point: int) -> None:
+    requests = sampled(8, tokens=16)
+    whole = engine(llama).generate(requests)
+    other = engine(llama, slots=6)
+    ids = [other.add(r) for r in requests]
+    finished = {}
+    for _ in range(point):
+        finished |= {e.request: e.completion for e in other.step() if isinstance(e, FinishedEvent)}
+    partial = [finished.get(i) or other.abort(i) for i in ids]
+    assert other.pending == 0
+    again = other.generate([resumed(r, p) for r, p in zip(requests, partial, strict=True)])
+    cut_short = [p.stop_reason == "aborted" for p in partial]
+    assert any(cut_short)
+    for one, two, cut in zip(whole, again, cut_short, strict=True):
+        assert not cut or one.tokens == two.tokens
+
+
+def test_a_resumed_sequence_keeps_the_versions_that_wrote_it(llama: PreTrainedModel) -> None:
+    sampler = engine(llama)
+    request = Request((5, 6, 7), SamplingParams(8, ignore_eos=True), stream=3)
+    ident = sampler.add(request)
+    for _ in range(3):
+        sampler.step()
+    partial = sampler.abort(ident)
+    sampler.version = 4
+    completion = sampler.generate([resumed(request, partial)])[0]
+    assert completion.versions == [0, 0, 0, 4, 4, 4, 4, 4]
+    assert completion.logprobs[:3] == partial.logprobs
+
+
+@pytest.mark.parametrize("at", [0, 1, 4, 9])
+def test_a_fork_equals_prefilling_the_same_tokens(any_model: PreTrainedModel, at: int) -> None:
+    sampler = engine(any_model)
+    source = sampler.add(Request((9, 8, 7, 6), SamplingParams(10, ignore_eos=True), stream=1, keep=True))
+    completion = sampler.generate([])
+    while sampler.pending:
+        completion += [e.completion for e in sampler.step() if isinstance(e, FinishedEvent)]
+    prefix = completion[0].tokens[:at]
+    before = sampler.clock.prefill_tokens
+    fork = sampler.fork(source, at, stream=stream_key("branch"), params=SamplingParams(20, temperature=0))
+    branch = next(iter(sampler.stream([])))
+    assert branch.request == fork
+    assert sampler.clock.prefill_tokens - before == 1
+    assert branch.tokens[:at] == prefix
+    afresh = engine(any_model).generate([Request((9, 8, 7, 6, *prefix), SamplingParams(20 - at, temperature=0))])[0]
+    assert branch.tokens[at:] == afresh.tokens
+    assert np.allclose(branch.logprobs[at:], afresh.logprobs, atol=1e-4)
+
+
+def test_a_fork_of_a_running_sequence_leaves_it_alone(llama: PreTrainedModel) -> None:
+    request = Request((9, 8, 7, 6), SamplingParams(12, ignore_eos=True), stream=1)
+    undisturbed = engine(llama).generate([request])[0]
+    sampler = engine(llama)
+    source = sampler.add(request)
+    for _ in range(5):
+        sampler.step()
+    fork = sampler.fork(source, 3, stream=99)
+    done = {c.request: c for c in sampler.stream([])}
+    assert done[source].tokens == undisturbed.tokens
+    assert done[fork].tokens[:3] == undisturbed.tokens[:3]
+    assert len(done[fork].tokens) == 12
+
+
+def test_appended_tokens_become_the_next_prompt(any_model: PreTrainedModel) -> None:
+    sampler = engine(any_model)
+    first = sampler.add(Request((3, 4, 5), SamplingParams(6, ignore_eos=True), stream=2, keep=True))
+    written = next(iter(sampler.stream([])))
+    second = sampler.fork(first, append=(11, 12, 13), stream=5, params=SamplingParams(8, temperature=0))
+    sampler.release(first)
+    answer = next(iter(sampler.stream([])))
+    assert answer.request == second
+    assert answer.prompt == [3, 4, 5, *written.tokens, 11, 12, 13]
+    afresh = engine(any_model).generate([Request(tuple(answer.prompt), SamplingParams(8, temperature=0))])[0]
+    assert answer.tokens == afresh.tokens
+    with pytest.raises(InputError, match="neither in flight nor kept"):
+        sampler.fork(first, stream=1)
+
+
+def test_a_shared_prompt_is_prefilled_once(llama: PreTrainedModel) -> None:
+    sampler = engine(llama)
+    prompt = tuple(range(2, 22))
+    completions = sampler.generate([Request(prompt, SamplingParams(5, ignore_eos=True), stream=stream_key(i)) for i in range(16)])
+    assert sampler.clock.prefill_tokens == len(prompt)
+    assert len({tuple(c.tokens) for c in completions}) > 1
+
+
+def test_first_tokens_follow_the_softmax(llama: PreTrainedModel) -> None:
+    prompt, draws = (4, 9, 2), 20_000
+    sampler = engine(llama, slots=512)
+    with torch.no_grad():
+        expected = llama(torch.tensor([prompt])).logits[0, -1].softmax(-1).numpy().astype(np.float64)
+    completions = sampler.generate([Request(prompt, SamplingParams(1), stream=stream_key("draw", i)) for i in range(draws)])
+    counts = np.bincount([c.tokens[0] for c in completions], minlength=VOCABULARY)
+    common = expected * draws >= 5
+    assert common.sum() > 20
+    wanted = expected[common] / expected[common].sum() * counts[common].sum()
+    assert chisquare(counts[common], wanted).pvalue > 1e-3
+
+
+def test_temperature_and_truncation_are_in_the_recorded_logprobs(llama: PreTrainedModel) -> None:
+    prompt = (4, 9, 2)
+    with torch.no_grad():
+        logits = llama(torch.tensor([prompt])).logits[0, -1] / 0.7
+    kept = logits.topk(5)
+    expected = dict(zip(kept.indices.tolist(), kept.values.log_softmax(-1).tolist(), strict=True))
+    for completion in engine(llama).generate([Request(prompt, SamplingParams(1, temperature=0.7, top_k=5, alternatives=3), stream=i) for i in range(50)]):
+        assert completion.logprobs[0] == pytest.approx(expected[completion.tokens[0]], abs=1e-4)
+        assert completion.alternatives[0].tokens == kept.indices[:3].tolist()
+        assert completion.entropies[0] == pytest.approx(-sum(np.exp(v) * v for v in expected.values()), abs=1e-4)
+
+
+def test_stop_strings_end_the_text_but_stay_in_the_tokens(llama: PreTrainedModel) -> None:
+    request = Request((5, 6, 7), SamplingParams(30, ignore_eos=True), stream=8)
+    free = engine(llama).generate([request])[0]
+    stop = free.text[4:6]
+    stopped = engine(llama).generate([Request((5, 6, 7), SamplingParams(30, ignore_eos=True, stop=(stop,)), stream=8)])[0]
+    end = free.text.index(stop)
+    assert stopped.stop_reason == "stop"
+    assert stopped.text == free.text[:end]
+    assert stopped.tokens == free.tokens[: end + 2]
+
+
+def test_end_tokens_and_limits_are_told_apart(llama: PreTrainedModel) -> None:
+    completions = engine(llama).generate(sampled(60, tokens=25))
+    reasons = {c.stop_reason for c in completions}
+    assert reasons == {"eos", "length"}
+    for completion in completions:
+        assert (completion.tokens[-1] == EOS) == (completion.stop_reason == "eos")
+        assert EOS not in completion.tokens[:-1]
+
+
+def test_generation_stops_at_the_end_of_the_context(llama: PreTrainedModel) -> None:
+    completion = engine(llama).generate([Request(tuple(range(2, 50)), SamplingParams(500, ignore_eos=True), stream=1)])[0]
+    assert len(completion.prompt) + len(completion.tokens) == 96
+    assert completion.stop_reason == "length"
+    with pytest.raises(InputError, match="no room"):
+        engine(llama).add(Request((5,) * 96))
+
+
+def test_the_clock_counts_steps_and_occupied_slots(llama: PreTrainedModel) -> None:
+    sampler = engine(llama, slots=4)
+    lengths = [3, 5, 7]
+    sampler.generate([Request((5 + i,), SamplingParams(n, ignore_eos=True), stream=i) for i, n in enumerate(lengths)])
+    # The first token of each comes with its prefill; the others take one decode step each, all sequences side by side.
+    assert sampler.clock.steps == 6
+    assert sampler.clock.busy_slot_steps == sum(lengths) - len(lengths)
+    assert sampler.clock.slot_steps == 6 * 4
+    assert sampler.clock.generated_tokens == sum(lengths)
+
+
+def test_token_events_tell_every_token_as_it_is_drawn(llama: PreTrainedModel) -> None:
+    sampler = engine(llama, slots=2)
+    for request in sampled(3, tokens=6):
+        sampler.add(request)
+    seen: dict[int, list[int]] = {}
+    while sampler.pending:
+        for event in sampler.step(token_events=True):
+            if isinstance(event, TokenEvent):
+                seen.setdefault(event.request, []).append(event.token)
+            else:
+                assert event.completion.tokens == seen[event.request]
+
+
+def test_score_equals_the_logprobs_of_sampling(any_model: PreTrainedModel) -> None:
+    completions = engine(any_model).generate(sampled(10))
+    scores = engine(any_model, prefill_tokens=30).score([c.prompt for c in completions], [c.tokens for c in completions])
+    for completion, score in zip(completions, scores, strict=True):
+        assert np.allclose(completion.logprobs, score, atol=1e-4)
+
+
+@pytest.mark.parametrize(("contexts", "options", "message"), [([[1]], [], "as many"), ([[]], [[1]], "empty"), ([[1]], [[]], "empty")])
+def test_score_refuses_what_cannot_be_scored(llama: PreTrainedModel, contexts: list[list[int]], options: list[list[int]], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        engine(llama).score(contexts, options)
+
+
+@pytest.mark.parametrize("bad", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"stop": ("",)}])
+def test_sampling_params_are_checked(bad: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="expected"):
+        SamplingParams(**bad)  # type: ignore[arg-type]
+
+
+def test_uniforms_are_uniform_and_streams_unrelated() -> None:
+    counters = np.arange(50_000, dtype=np.uint64)
+    one, two = (uniforms(np.full(50_000, stream_key("s", i), dtype=np.uint64), counters) for i in range(2))
+    for numbers in (one, two):
+        assert chisquare(np.histogram(numbers, bins=50, range=(0, 1))[0]).pvalue > 1e-3
+    assert abs(np.corrcoef(one, two)[0, 1]) < 0.02
+    assert abs(np.corrcoef(one[1:], one[:-1])[0, 1]) < 0.02
+
+
+@given(st.lists(st.floats(-8, 8), min_size=2, max_size=12), st.integers(0, 6), st.floats(0.05, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_truncation_keeps_the_smallest_set_that_has_the_mass(logits: list[float], top_k: int, top_p: float) -> None:
+    row = torch.tensor([logits])
+    kept = truncate(row, torch.tensor([top_k]), torch.tensor([top_p]))[0] > -torch.inf
+    order = row[0].sort(descending=True, stable=True).indices.tolist()
+    limit = len(logits) if top_k == 0 else min(top_k, len(logits))
+    mass = row[0][order[:limit]].softmax(-1)
+    count = int(kept.sum())
+    assert 1 <= count <= limit
+    if top_p < 1:
+        assert float(mass[:count].sum()) >= min(top_p, float(mass.sum())) - 1e-5
+        assert count == 1 or float(mass[: count - 1].sum()) < top_p + 1e-5
+    else:
+        assert count == limit
+
+
+def test_draw_never_returns_an_impossible_token() -> None:
+    probabilities = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]).expand(5, 5)
+    tokens = draw(probabilities, torch.tensor([0.0, 0.4999, 0.5, 0.9999, 1.0 - 2**-53], dtype=torch.float64))
+    assert tokens.tolist() == [1, 1, 3, 3, 3]
