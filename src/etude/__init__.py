@@ -1,3 +1,79 @@
-"""Étude: a model practises on tasks, its attempts are judged, and the judgement changes it."""
+"""Étude: self-improvement of models on one loop.
 
-__version__ = "0.1.0"
+Every name below is imported when it is first used, so that `import etude` is quick and loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from etude.api import evaluate, train
+    from etude.config import PolicyOptimizationConfig, TrainConfig
+    from etude.errors import EtudeError, InputError
+    from etude.loop import PolicyOptimization
+    from etude.method import Claim, Method, MethodCard, State, get_method, known_methods, register
+    from etude.run import Run
+    from etude.settings import build_config
+    from etude.summary import Summary
+    from etude.tasks.base import Environment, EnvironmentStep, TaskSet
+    from etude.types import Group, Message, Segment, Task, Trajectory
+
+_HOMES = {
+    "etude.api": ("evaluate", "train"),
+    "etude.config": ("PolicyOptimizationConfig", "TrainConfig"),
+    "etude.errors": ("EtudeError", "InputError"),
+    "etude.loop": ("PolicyOptimization",),
+    "etude.method": ("Claim", "Method", "MethodCard", "State", "get_method", "known_methods", "register"),
+    "etude.run": ("Run",),
+    "etude.settings": ("build_config",),
+    "etude.summary": ("Summary",),
+    "etude.tasks.base": ("Environment", "EnvironmentStep", "TaskSet"),
+    "etude.types": ("Group", "Message", "Segment", "Task", "Trajectory"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Claim",
+    "Environment",
+    "EnvironmentStep",
+    "EtudeError",
+    "Group",
+    "InputError",
+    "Message",
+    "Method",
+    "MethodCard",
+    "PolicyOptimization",
+    "PolicyOptimizationConfig",
+    "Run",
+    "Segment",
+    "State",
+    "Summary",
+    "Task",
+    "TaskSet",
+    "TrainConfig",
+    "Trajectory",
+    "build_config",
+    "evaluate",
+    "get_method",
+    "known_methods",
+    "register",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("etude")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'etude' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -142,6 +142,40 @@ class PolicyOptimizationConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
+@dataclass
+class MeasureConfig:
+    """What a model is measured on, and how."""
+
+    tasks: str = "arithmetic"
+    """Tasks: a built-in family, a JSONL file, or `gym:NAME` for a reasoning-gym data set."""
+    reward: str | None = None
+    """Reward of your own: `file.py:function`, called as function(task, text) -> float."""
+    env: str | None = None
+    """Multi-turn environment of your own: `file.py:Class`."""
+    samples: AtLeastOne = 32
+    """Samples per task: pass@1 ... pass@k up to this k."""
+    tasks_limit: AtLeastOne = 200
+    """Held-out tasks at most."""
+    temperature: NonNegative = 1.0
+    """Temperature of the samples (0: greedy)."""
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Draw from the most likely tokens that together have this probability (1: from all)."""
+    max_new_tokens: Count = 0
+    """Tokens an attempt may have, per turn (0: what the task set asks for)."""
+    max_turns: AtLeastOne = 8
+    """Turns of a multi-turn episode at most."""
+    seed: int = 0
+    """Seed of every random choice. The same seed draws with the same random numbers for every model."""
+    device: str = "auto"
+    """Where the model lives: `auto`, `cpu`, `cuda`, `cuda:1`."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights; `auto` is float32 on CPU and bfloat16 on GPU."""
+    slots: Count = 0
+    """Sequences that run at once (0: chosen from the model's size)."""
+    threads: Count = 0
+    """CPU threads for torch (0: its own default)."""
+
+
 MethodConfig = TypeVar("MethodConfig")
 
 

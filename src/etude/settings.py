@@ -13,16 +13,17 @@ from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from etude.config import InputConfig, TrainConfig
+from etude.config import TrainConfig
 from etude.errors import InputError, nearest
 from etude.method import get_method
 
 Source = Literal["keyword", "flag"]
+C = TypeVar("C")
 
 OBJECTS = ("tasks", "reward", "env")
 """Inputs that may be Python objects instead of specifications, when a run is started from Python."""
@@ -54,10 +55,16 @@ def build_config(slug: str, **settings: Any) -> TrainConfig[Any]:
 
     `tasks`, `reward` and `env` may be Python objects. Raises InputError for an unknown method or keyword, and for a value of the wrong type or out of range.
     """
-    objects = {name: settings.pop(name) for name in OBJECTS if is_object(settings.get(name))}
-    config = merged(default_config(slug), settings)
+    return with_settings(default_config(slug), settings)
+
+
+def with_settings(config: C, settings: Mapping[str, Any]) -> C:
+    """A copy of a configuration with some leaves set by keywords, inputs as Python objects among them, and every leaf checked. Raises InputError."""
+    objects = {name: value for name, value in settings.items() if name in OBJECTS and is_object(value)}
+    config = merged(config, {name: value for name, value in settings.items() if name not in objects})
+    known = leaves(config)
     for name, value in objects.items():
-        setattr(config.inputs, name, value)
+        setattr(known[name].holder, name, value)
     check_config(config)
     return config
 
@@ -91,7 +98,7 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
 
 
-def merged(config: TrainConfig[Any], values: Mapping[str, Any], source: str = "") -> TrainConfig[Any]:
+def merged(config: C, values: Mapping[str, Any], source: str = "") -> C:
     """A copy of a configuration with some leaves set, from a flat or nested mapping. Hyphens in names count as underscores.
 
     source: where the values are from, for messages. Raises InputError for an unknown name, a name given twice, and a value of the wrong type or out of range.
@@ -138,9 +145,8 @@ def check_config(config: Any, source: Source = "keyword") -> None:
     Raises InputError naming the leaf, its value and what was expected.
     """
     for leaf in leaves(config).values():
-        if isinstance(leaf.holder, InputConfig) and leaf.name in OBJECTS and is_object(leaf.value):
-            continue
-        _typed(leaf, leaf.value, flag(leaf.name) if source == "flag" else leaf.name)
+        if not (leaf.name in OBJECTS and is_object(leaf.value)):
+            _typed(leaf, leaf.value, flag(leaf.name) if source == "flag" else leaf.name)
 
 
 def flag(name: str) -> str:

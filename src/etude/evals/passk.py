@@ -108,17 +108,19 @@ def task_interval(values: Sequence[float], samples: int) -> tuple[float, float]:
     """95 % interval for the mean of per-task values in [0, 1]; tasks are the sampling unit.
 
     Wilson's interval on the effective number of trials: as many as would give the standard error seen between tasks, with Student's t for few tasks (the
-    design-effect form for clustered samples, Dean and Pagano 2015, J. Surv. Stat. Methodol. 3:484). `samples` (samples per task) bounds it: n tasks never count
-    for more than n * samples trials. When no two tasks differ, each counts once.
+    design-effect form for clustered samples, Dean and Pagano 2015, J. Surv. Stat. Methodol. 3:484). The variance between tasks counts one further task that is
+    solved always or never: without it, a few tasks that happen to agree look surer than they are, above all at rates near 0 and 1 (the tests check coverage).
+    `samples` (samples per task) bounds it: n tasks count for n trials at least and n * samples at most.
     """
     n = len(values)
     if n < 2:
         return 0.0, 1.0
     array = np.asarray(values, dtype=float)
     rate = float(np.clip(array.mean(), 0.0, 1.0))
-    variance_of_mean = float(array.var(ddof=1)) / n
-    trials = rate * (1 - rate) / variance_of_mean if variance_of_mean > 1e-15 else float(n)
-    trials = min(trials, float(n * max(1, samples)))
+    guess = (n * rate + 1) / (n + 2)
+    variance = ((n - 1) * float(array.var(ddof=1)) + guess * (1 - guess)) / n
+    # Values in [0, 1] vary at most as verdicts do, so that each task is worth at least one trial.
+    trials = min(max(rate * (1 - rate) * n / variance, float(n)), float(n * max(1, samples)))
     t = float(stdtrit(n - 1, 0.975))
     return wilson_interval(rate, trials * (Z95 / t) ** 2)
 

@@ -146,7 +146,9 @@ class LanguageModel:
         before = self._template_text(opening, generation=False)
         after = self._template_text([*opening, *messages], generation=True)
         if not after.startswith(before):
-            raise InputError(f"the chat template of {self.name} rewrites earlier turns when later ones come; multi-turn tasks need a template that only appends")
+            raise InputError(
+                f"the chat template of {self.name} rewrites earlier turns when later ones come; multi-turn tasks need a template that only appends"
+            )
         end = before[before.rindex("y") + 1 :]
         ended = bool(generated) and generated[-1] in self.sampler.eos_ids
         if ended:

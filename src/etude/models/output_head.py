@@ -1,13 +1,14 @@
-"""Logits only where they are needed.
+"""Logits only where they are needed, and log-probabilities without a second copy of them.
 
-The vocabulary projection is the widest layer of a small model. A hook in front of it keeps the hidden states of chosen positions, so that the model's own forward,
-with whatever scaling or soft-capping it applies to logits, runs on those alone.
+The vocabulary projection is the widest layer of a small model. A hook in front of it keeps the hidden states of chosen positions, so that the model's own
+forward, with whatever scaling or soft-capping it applies to logits, runs on those alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,10 +22,36 @@ def logits_at(model: torch.nn.Module, rows_N: Tensor, columns_N: Tensor) -> Iter
     """
 
     def keep(_module: torch.nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (arguments[0][rows_N, columns_N].unsqueeze(0), *arguments[1:])
+        hidden = arguments[0]
+        # One flat index: its backward is an index_add, which is fast where many completions share a prompt's last position.
+        flat = rows_N * hidden.shape[1] + columns_N
+        return (hidden.flatten(0, 1).index_select(0, flat).unsqueeze(0), *arguments[1:])
 
     handle = model.get_output_embeddings().register_forward_pre_hook(keep)  # type: ignore[operator]
     try:
         yield
     finally:
         handle.remove()
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log softmax at one token a row. Only the logits are kept for the backward pass, which writes its gradient into a single new buffer."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
+        normaliser = logits_NV.logsumexp(dim=-1)
+        ctx.save_for_backward(logits_NV, tokens_N, normaliser)
+        return logits_NV.gather(1, tokens_N[:, None]).squeeze(1) - normaliser
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        logits_NV, tokens_N, normaliser = ctx.saved_tensors
+        gradient_N = gradients[0]
+        result = (logits_NV - normaliser[:, None]).exp_().mul_(-gradient_N[:, None])
+        result.scatter_add_(1, tokens_N[:, None], gradient_N[:, None].to(result.dtype))
+        return result, None
+
+
+def token_logprobs(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
+    """Log-probability of one token under each row of logits, differentiable. Returns [N]."""
+    return _TokenLogprobs.apply(logits_NV, tokens_N)  # type: ignore[return-value]

@@ -80,7 +80,7 @@ def _dequantise(source: Path, folder: Path) -> None:
 
     quantised = LlamaForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     # A fresh configuration and model: what was read still says that it is quantised.
-    values = {k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    values = {k: v for k, v in quantised.config.to_dict().items() if k != "quantization_config" and not k.endswith("name_or_path")}
     config = LlamaConfig.from_dict({**values, "pad_token_id": tokenizer.pad_token_id, "dtype": "float32"})
     model = LlamaForCausalLM(config)
     model.load_state_dict(quantised.state_dict())

@@ -1,0 +1,46 @@
+"""What the optimiser minimises: pure functions of log-probabilities, and the objectives composed of them."""
+
+from etude.objectives.batch import Aggregation, Objective, Statistics, TokenBatch, masked, token_weights
+from etude.objectives.divergence import k1, k2, k3, k3_plus
+from etude.objectives.policy import AdaptiveEntropy, PolicyObjective, ppo_surrogate
+from etude.objectives.preference import PreferenceObjective, dpo_loss
+from etude.objectives.ratio import (
+    behaviour_ratio,
+    masked_weight,
+    sequence_product,
+    sequence_ratio,
+    sequence_weight,
+    token_ratio,
+    truncated_weight,
+)
+from etude.objectives.supervised import SupervisedObjective
+from etude.objectives.surrogate import clipped_surrogate, clipped_weight_surrogate, dual_clipped
+
+__all__ = [
+    "AdaptiveEntropy",
+    "Aggregation",
+    "Objective",
+    "PolicyObjective",
+    "PreferenceObjective",
+    "Statistics",
+    "SupervisedObjective",
+    "TokenBatch",
+    "behaviour_ratio",
+    "clipped_surrogate",
+    "clipped_weight_surrogate",
+    "dpo_loss",
+    "dual_clipped",
+    "k1",
+    "k2",
+    "k3",
+    "k3_plus",
+    "masked",
+    "masked_weight",
+    "ppo_surrogate",
+    "sequence_product",
+    "sequence_ratio",
+    "sequence_weight",
+    "token_ratio",
+    "token_weights",
+    "truncated_weight",
+]

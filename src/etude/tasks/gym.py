@@ -24,6 +24,10 @@ from etude.types import Message, Task
 
 INSTRUCTION = "Give the final answer between <answer> and </answer>."
 HELD_OUT_TASKS = 200
+SCORE_SECONDS = 5.0
+"""Time that scoring one answer may take; past it the answer scores 0."""
+DRAW_SECONDS = 120.0
+"""Time that anything else may take, such as drawing a question."""
 # A block of consecutive item seeds is one data set object. The lower half of its items are drawn first, the upper half replace those that cannot be used.
 _DRAWN = gym_worker.BLOCK // 2
 _HELD_OUT_BLOCKS = 8
@@ -176,7 +180,8 @@ class _WorkerProcess:
         assert process.stdin is not None, "opened with a pipe"
         assert process.stdout is not None, "opened with a pipe"
         try:
-            process.stdin.write(json.dumps({"do": do, "with": arguments}) + "\n")
+            seconds = SCORE_SECONDS if do == "score" else DRAW_SECONDS
+            process.stdin.write(json.dumps({"do": do, "with": arguments, "seconds": seconds}) + "\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except BrokenPipeError:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from etude.errors import InputError, nearest
 from etude.tasks.base import TaskSet
@@ -12,11 +16,17 @@ from etude.tasks.user_code import describe, load_object, where
 KINDS = "a built-in family, a JSONL file (or train.jsonl,test.jsonl), gym:NAME for a reasoning-gym data set, or file.py:Class for a TaskSet of your own"
 
 
-def load_tasks(tasks: str, reward: str | None = None, env: str | None = None, seed: int = 0) -> TaskSet:
+def load_tasks(
+    tasks: str | TaskSet | Sequence[Mapping[str, Any]],
+    reward: str | Callable[..., Any] | None = None,
+    env: str | type | None = None,
+    seed: int = 0,
+) -> TaskSet:
     """The task set that a specification names, judged by a reward function and practised in an environment of the user's own where given.
 
     tasks: a built-in family, one JSONL file or two joined by a comma (training, held out), `gym:NAME`, or `file.py:Class`.
     reward: `file.py:function`. env: `file.py:Class`. seed: the run's, for an environment whose constructor takes one; the held-out split does not depend on it.
+    From Python, the things themselves will do as well: a TaskSet or a list of what the lines of a JSONL file hold, a function, a class.
     Raises InputError for whatever cannot be used, before anything is computed.
     """
     from etude.tasks.jsonl import JsonlTaskSet, has_answer
@@ -26,12 +36,18 @@ def load_tasks(tasks: str, reward: str | None = None, env: str | None = None, se
     if env is not None:
         from etude.tasks.user_environment import EnvironmentClass
 
-        environment_class = EnvironmentClass.load(env, seed)
+        environment_class = EnvironmentClass.load(env, seed) if isinstance(env, str) else EnvironmentClass(env, _title(env), seed)
     if reward is not None:
         from etude.tasks.user_reward import RewardFunction
 
-        reward_function = RewardFunction.load(reward)
-    task_set = _named(tasks, judged_elsewhere=reward is not None or env is not None)
+        reward_function = RewardFunction.load(reward) if isinstance(reward, str) else RewardFunction(reward, _title(reward))
+    judged_elsewhere = reward is not None or env is not None
+    if isinstance(tasks, TaskSet):
+        task_set = tasks
+    elif isinstance(tasks, str):
+        task_set = _named(tasks, judged_elsewhere=judged_elsewhere)
+    else:
+        task_set = _from_rows(tasks, judged_elsewhere)
     from_file = isinstance(task_set, JsonlTaskSet)
     if environment_class is not None:
         from etude.tasks.user_environment import EnvironmentTaskSet
@@ -42,6 +58,27 @@ def load_tasks(tasks: str, reward: str | None = None, env: str | None = None, se
 
         task_set = RewardedTaskSet(task_set, reward_function, has_verdict=has_answer) if from_file else RewardedTaskSet(task_set, reward_function)
     return task_set
+
+
+def _title(thing: Any) -> str:
+    return str(getattr(thing, "__name__", type(thing).__name__))
+
+
+def _from_rows(rows: Sequence[Mapping[str, Any]], judged_elsewhere: bool) -> TaskSet:
+    """Tasks from what the lines of a JSONL file hold: read as such a file, so that the same rules hold and the same mistakes are named."""
+    from etude.tasks.jsonl import JsonlTaskSet
+
+    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, Mapping) for row in rows):
+        raise InputError(f"tasks is a {type(rows).__name__}; expected {KINDS}; a TaskSet; or a list of dicts with a prompt and an answer each")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tasks"
+        try:
+            path.write_text("".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows))
+            return JsonlTaskSet(path, needs_answers=not judged_elsewhere)
+        except TypeError as error:
+            raise InputError(f"tasks holds something that is no plain JSON value: {error}") from error
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), "tasks")) from error
 
 
 def _named(spec: str, *, judged_elsewhere: bool) -> TaskSet:

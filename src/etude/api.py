@@ -1,0 +1,192 @@
+"""The library as a person calls it: `etude.train(...)` and `etude.evaluate(...)`. The command line calls the same functions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.config import MeasureConfig, TrainConfig
+from etude.driver import drive
+from etude.errors import EtudeError, InputError
+from etude.method import Method, get_method
+from etude.run import Run
+from etude.settings import Source, build_config, check_config, merged, with_settings
+from etude.settings_file import check_resumable, file_config, saved_config, saved_form, tasks_title
+from etude.summary import Summary
+from etude.tasks.base import TaskSet
+from etude.viewer import LiveTable, write_report
+
+if TYPE_CHECKING:
+    from etude.evals.evaluate import Evaluation
+    from etude.models.language import LanguageModel
+
+MODEL = "model"
+"""Folder inside a run's that the improved model is exported to."""
+REPORT = "report.html"
+
+
+def train(method: str | None = None, *, config: Path | str | None = None, resume: Path | str | None = None, **settings: Any) -> Summary:
+    """Improve a model by a method, and say how that went.
+
+        etude.train("grpo", model="tiny", tasks="arithmetic", lr=1e-3, steps=20)
+
+    settings: any option of the method, its inputs or its run, by its flat name: what `etude train METHOD --help` lists. `tasks` may also be a TaskSet or a list
+    of dicts with `prompt` and `answer`, `reward` a function score(task, text), `env` a class.
+    config: a YAML file with settings; keywords go before it. resume: the folder of a run to go on with; settings of the run (steps, budget) may then change.
+    Raises InputError for whatever cannot be used, before anything is computed.
+    """
+    if resume is not None:
+        if config is not None:
+            raise InputError("a resumed run has its own configuration; leave config out, or start a new run with it")
+        slug, saved = saved_config(Path(resume))
+        if method is not None and method != slug:
+            raise InputError(f"the run in {resume} is one of {slug}, not of {method}; leave the method out")
+        return resume_run(Path(resume), with_settings(saved, settings))
+    if config is not None:
+        slug, from_file = file_config(Path(config), method)
+        return start_run(slug, with_settings(from_file, settings))
+    if method is None:
+        raise InputError("no method is named; expected one, as in etude.train('grpo'), a config file or a run to resume")
+    return start_run(method, build_config(method, **settings))
+
+
+def start_run(slug: str, config: TrainConfig[Any]) -> Summary:
+    """Begin a run in a fresh folder and see it to its end. Raises as `train` does."""
+    check_config(config)
+    name = f"{slug}-{tasks_title(config.inputs.tasks)}-seed{config.run.seed}"
+    run = Run.create(config.run, folder_name=name, full_config=saved_form(slug, config))
+    return _drive(get_method(slug), config, run, resume=False)
+
+
+def resume_run(folder: Path, config: TrainConfig[Any], *, source: Source = "keyword") -> Summary:
+    """Go on with a run. `config` is its saved configuration with whatever is to change; `source` says how messages name an option.
+
+    Raises InputError when the folder holds no run, or the change is one that a run cannot take in its middle.
+    """
+    slug, saved = saved_config(folder)
+    changed = check_resumable(saved, config, source)
+    run = Run.open(folder, config=config.run, full_config=saved_form(slug, config) if changed else None)
+    return _drive(get_method(slug), config, run, resume=True)
+
+
+class _Display(LiveTable):
+    """The live table, which remembers whether the method was set up: one of a run that had ended already is not, and has nothing to export."""
+
+    began = False
+
+    def started(self, run: Run, method: Method) -> None:
+        self.began = True
+        super().started(run, method)
+
+
+def _drive(method_class: Callable[..., Method], config: TrainConfig[Any], run: Run, *, resume: bool) -> Summary:
+    display = _Display(quiet=config.run.quiet)
+    method = method_class(config, run)
+    try:
+        summary = drive(method, run, display=display, resume=resume)
+    except BaseException:
+        # What was done so far is worth a look, and the error matters more than a report that cannot be written.
+        if display.began:
+            with suppress(OSError, EtudeError):
+                write_report(run.folder)
+        raise
+    if display.began:
+        _export(method, run.folder)
+    write_report(run.folder)
+    return summary
+
+
+def _export(method: Method, folder: Path) -> None:
+    """Write what the user takes away into the run's folder: whole or not at all. A method with nothing to take away leaves nothing."""
+    draft = folder / f".{MODEL}.tmp-{os.getpid()}"
+    target = folder / MODEL
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        method.export(draft)
+        if any(draft.iterdir()):
+            shutil.rmtree(target, ignore_errors=True)
+            draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def evaluate(
+    model: str | Path | LanguageModel,
+    *,
+    tasks: str | Path | TaskSet | Sequence[Mapping[str, Any]] = "arithmetic",
+    reward: str | Callable[..., Any] | None = None,
+    env: str | type | None = None,
+    samples: int = 32,
+    **settings: Any,
+) -> Evaluation:
+    """Measure a model on the held-out split of some tasks: pass@k, majority votes, length and format, with 95 % intervals.
+
+        etude.evaluate("runs/grpo-arithmetic-seed0", tasks="arithmetic", samples=32).metrics["eval/pass@1"]
+
+    model: an embedded model, a Hugging Face folder or hub id, a run's folder (its exported model), a checkpoint's folder (`runs/x/checkpoints/step-40`), or a
+    LanguageModel. settings: the other options of `etude eval`: `tasks_limit`, `temperature`, `seed`, `max_new_tokens` and more.
+    Raises InputError for whatever cannot be used.
+    """
+    given = {"tasks": tasks, "reward": reward, "env": env, "samples": samples, **settings}
+    return measure(model, with_settings(MeasureConfig(), given))
+
+
+def measure(model: str | Path | LanguageModel, config: MeasureConfig) -> Evaluation:
+    """`evaluate` with its settings as a configuration."""
+    import torch
+
+    from etude.evals.evaluate import evaluate as evaluate_policy
+    from etude.tasks.loading import load_tasks
+
+    check_config(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    task_set = load_tasks(config.tasks, reward=config.reward, env=config.env, seed=config.seed)
+    tasks = list(task_set.held_out())[: config.tasks_limit]
+    if not tasks:
+        raise InputError(f"the task set {task_set.name} has no held-out tasks; expected at least one to measure on")
+    policy = _policy(model, config) if isinstance(model, (str, Path)) else model
+    return evaluate_policy(
+        policy,
+        task_set,
+        tasks=tasks,
+        samples=config.samples,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        max_new_tokens=config.max_new_tokens,
+        max_turns=config.max_turns,
+        seed=config.seed,
+    )
+
+
+def _policy(model: str | Path, config: MeasureConfig) -> LanguageModel:
+    from etude.models.language import LanguageModel
+
+    folder = Path(model).expanduser()
+    if folder.resolve().parent.name == "checkpoints" and (folder / "manifest.json").is_file():
+        return _checkpoint_policy(folder, config)
+    if (folder / "config.yaml").is_file() and (folder / MODEL).is_dir():
+        model = folder / MODEL
+    return LanguageModel.load(str(model), device=config.device, dtype=config.dtype, slots=config.slots)
+
+
+def _checkpoint_policy(folder: Path, config: MeasureConfig) -> LanguageModel:
+    """The policy of a checkpoint: its run's model with the checkpoint's weights."""
+    run_folder = folder.resolve().parent.parent
+    slug, saved = saved_config(run_folder)
+    saved = merged(saved, {name: getattr(config, name) for name in ("device", "dtype") if getattr(config, name) != "auto"})
+    # The run's own tasks may be gone, and are not asked about.
+    saved.inputs.tasks, saved.inputs.reward, saved.inputs.env = config.tasks, config.reward, config.env
+    run = Run.open(run_folder)
+    checkpoint = run.checkpoints.load(int(folder.resolve().name.removeprefix("step-")))
+    method: Any = get_method(slug)(saved, run)
+    method.setup()
+    method.load_state(checkpoint.state())
+    if not hasattr(method, "policy"):
+        raise InputError(f"{folder} is a checkpoint of {slug}, which has no language model to measure")
+    return method.policy

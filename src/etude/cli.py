@@ -1,0 +1,316 @@
+"""The command line. Commands are found by name and import what they need when they run, so that help answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import EtudeError, InputError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from etude.config import TrainConfig
+
+HELP = """[bold]etude[/] COMMAND …   self-improvement of models on one loop
+
+[dim]commands[/]
+  [bold]train[/] METHOD     improve a model by a method, or go on with a run
+  [bold]eval[/] MODEL       measure a model on held-out tasks: pass@k, maj@k, length, with intervals
+  [bold]list[/]             the methods, with paper and state of their claim
+  [bold]report[/] DIR       write a run's report.html again
+  [bold]doctor[/]           what is installed, and whether it works here
+  [bold]version[/]          versions of etude, python and torch
+
+[dim]examples[/]
+  etude train grpo                                        the embedded model on arithmetic: two minutes, no download
+  etude train grpo --model ./my-model --tasks problems.jsonl --reward my_reward.py:score
+  etude train --resume runs/grpo-arithmetic-seed0 --steps 200
+  etude eval runs/grpo-arithmetic-seed0 --samples 32
+
+etude COMMAND --help says more. With --debug (or ETUDE_DEBUG=1) errors come with their traceback."""
+
+TRAIN_HELP = """[bold]etude train[/] METHOD \\[options]            begin a run
+[bold]etude train[/] --config FILE.yaml          the same, method and options from a file; options given besides go before it
+[bold]etude train[/] --resume DIR \\[options]     go on with a run; settings of the run (--steps, --budget, …) may change
+
+[bold]etude train[/] METHOD --help lists the options.
+
+[dim]methods[/]"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 well, 1 failed, 2 bad input, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given or os.environ.get("ETUDE_DEBUG", "") not in ("", "0")
+    given = [argument for argument in given if argument != "--debug"]
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            return _command(given)
+        except SystemExit as leaving:  # The option parser says what is wrong itself.
+            return leaving.code if isinstance(leaving.code, int) else 1
+        except KeyboardInterrupt:
+            if debug:
+                raise
+            _say("interrupted", "", "yellow")
+            return 130
+        except EtudeError as error:
+            if debug:
+                raise
+            _say("error: ", str(error), "bold red")
+            return error.exit_code
+
+
+def _command(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help", "help"):
+        _console().print(HELP, highlight=False, soft_wrap=True)
+        return 0 if given else 2
+    name = {"--version": "version", "-V": "version"}.get(given[0], given[0])
+    if name not in COMMANDS:
+        raise InputError(f"there is no command {given[0]!r}.{nearest(given[0], COMMANDS)} `etude --help` shows all of them.")
+    return COMMANDS[name](given[1:])
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _say(title: str, text: str, style: str) -> None:
+    from rich.text import Text
+
+    _console(stderr=True).print(Text.assemble((title, style), text), soft_wrap=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:
+    _say("warning: ", str(message), "yellow")
+
+
+def _parsed(kind: Any, given: Sequence[str], *, prog: str, description: str, default: Any) -> Any:
+    """A dataclass from flat flags. On --help and on flags that cannot be read, the parser prints what it has to say and exits."""
+    import tyro
+
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+    return tyro.cli(kind, args=list(given), prog=prog, description=description, default=default, config=config)
+
+
+def _leading(given: list[str]) -> tuple[str | None, list[str]]:
+    """What stands before the first flag, and the rest."""
+    return (given[0], given[1:]) if given and not given[0].startswith("-") else (None, given)
+
+
+def _path_options(given: list[str], *names: str) -> tuple[list[Path | None], list[str]]:
+    """The values of options that say where settings come from, and what is left."""
+    parser = ArgumentParser(prog="etude train", add_help=False, allow_abbrev=False)
+    for name in names:
+        parser.add_argument(f"--{name}", type=Path)
+    known, rest = parser.parse_known_args(given)
+    return [getattr(known, name) for name in names], rest
+
+
+# train
+
+
+def _train(given: list[str]) -> int:
+    slug, rest = _leading(given)
+    (file, resume), rest = _path_options(rest, "config", "resume")
+    if slug is None and file is None and resume is None:
+        return _train_help(rest)
+    if file is not None and resume is not None:
+        raise InputError("--config and --resume were both given; a resumed run has its own configuration")
+
+    from etude.settings import check_config, default_config
+    from etude.settings_file import file_config, saved_config
+
+    if resume is not None:
+        named, default = saved_config(resume)
+        if slug is not None and slug != named:
+            raise InputError(f"the run in {resume} is one of {named}, not of {slug}; leave the method out")
+        slug = named
+    elif file is not None:
+        slug, default = file_config(file, slug)
+    else:
+        assert slug is not None
+        default = default_config(slug)
+    config = _train_config(slug, default, rest)
+    check_config(config, "flag")
+    return _run(slug, config, resume)
+
+
+def _train_help(rest: list[str]) -> int:
+    """What `train` takes, with the methods; to standard error with exit code 2 unless it was asked for."""
+    asked = any(flag in rest for flag in ("-h", "--help"))
+    from rich.table import Table
+
+    from etude.catalogue import entries
+
+    console = _console(stderr=not asked)
+    if rest and not asked:
+        raise InputError(f"no method stands before {rest[0]}; expected one first, as in `etude train grpo {rest[0]} …`. `etude train` lists them")
+    table = Table.grid(padding=(0, 3, 0, 0))
+    for entry in entries():
+        table.add_row(f"  [bold]{entry.slug}[/]", entry.summary)
+    console.print(TRAIN_HELP, highlight=False, soft_wrap=True)
+    console.print(table)
+    return 0 if asked else 2
+
+
+def _train_config(slug: str, default: TrainConfig[Any], rest: list[str]) -> TrainConfig[Any]:
+    from etude.config import TrainConfig
+    from etude.method import get_method
+
+    method = get_method(slug)
+    card = method.card
+    paper = f" ({card.paper})" if card.paper else ""
+    description = (
+        f"{card.name}{paper}: {card.summary}\n\nBesides the options below: --config FILE.yaml takes options from a file (flags go before it); "
+        "--resume DIR goes on with a run."
+    )
+    return _parsed(TrainConfig[method.Config], rest, prog=f"etude train {slug}", description=description, default=default)
+
+
+def _run(slug: str, config: TrainConfig[Any], resume: Path | None) -> int:
+    from etude.api import MODEL, REPORT, resume_run, start_run
+    from etude.viewer import print_summary
+
+    summary = start_run(slug, config) if resume is None else resume_run(resume, config, source="flag")
+    model = summary.folder / MODEL
+    print_summary(summary, report=summary.folder / REPORT, model=model if model.is_dir() else None)
+    return 130 if summary.status == "interrupted" else 0
+
+
+# eval
+
+
+def _eval(given: list[str]) -> int:
+    from etude.config import MeasureConfig
+    from etude.evaluation_file import require_writable, write_evaluation
+    from etude.settings import check_config
+
+    model, rest = _leading(given)
+    (out,), rest = _path_options(rest, "out")
+    description = "Measure MODEL on the held-out split of some tasks. --out FILE.json writes the numbers and every attempt to a file."
+    if model is None and not {"-h", "--help"} & set(rest):
+        raise InputError("no model is named; expected one first, as in `etude eval tiny --tasks arithmetic`")
+    config = _parsed(MeasureConfig, rest, prog=f"etude eval {model or 'MODEL'}", description=description, default=MeasureConfig())
+    check_config(config, "flag")
+    if out is not None:
+        require_writable(out)
+    from etude.api import measure
+    from etude.viewer.evaluation import evaluation_table
+
+    with _console(stderr=True).status(f"measuring {model} on {config.tasks}: {config.samples} samples a task, {config.tasks_limit} tasks at most"):
+        evaluation = measure(str(model), config)
+    title = f"{model} on {config.tasks}: {len(evaluation.tasks)} tasks, {config.samples} samples each"
+    _console().print(evaluation_table(evaluation.metrics, title))
+    if out is not None:
+        write_evaluation(out, evaluation, str(model), config)
+    return 0
+
+
+# The rest
+
+
+@dataclass
+class _ListOptions:
+    family: str | None = None
+    """Only this family of methods."""
+    json: bool = False
+    """As JSON."""
+
+
+def _list(given: list[str]) -> int:
+    options = _parsed(
+        _ListOptions,
+        given,
+        prog="etude list",
+        description="The methods by family: paper, what changes, and the state of the paper's claim.",
+        default=_ListOptions(),
+    )
+    from etude.catalogue import as_json, as_tables, entries
+
+    rows = entries(options.family)
+    if options.json:
+        print(as_json(rows))
+    else:
+        _console().print(as_tables(rows))
+    return 0
+
+
+@dataclass
+class _DoctorOptions:
+    json: bool = False
+    """As JSON."""
+
+
+def _doctor(given: list[str]) -> int:
+    options = _parsed(
+        _DoctorOptions,
+        given,
+        prog="etude doctor",
+        description="What is installed, what the machine has, and whether a model works here.",
+        default=_DoctorOptions(),
+    )
+    from etude.doctor import as_json, as_table, examine, healthy
+
+    findings = examine()
+    if options.json:
+        print(as_json(findings))
+    else:
+        _console().print(as_table(findings))
+    return 0 if healthy(findings) else 1
+
+
+def _report(given: list[str]) -> int:
+    folder, rest = _leading(given)
+    _parsed(
+        _NoOptions,
+        rest,
+        prog="etude report DIR",
+        description="Write report.html into a run's folder again, from what the run has recorded so far.",
+        default=_NoOptions(),
+    )
+    if folder is None:
+        raise InputError("no run is named; expected its folder, as in `etude report runs/grpo-arithmetic-seed0`")
+    if not (Path(folder) / "config.yaml").is_file():
+        raise InputError(f"{folder} holds no run: there is no config.yaml in it; expected a folder that `etude train` wrote")
+    from etude.viewer import write_report
+
+    print(write_report(Path(folder)))
+    return 0
+
+
+@dataclass
+class _NoOptions:
+    pass
+
+
+def _version(given: list[str]) -> int:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    _parsed(_NoOptions, given, prog="etude version", description="Versions of etude, python and torch.", default=_NoOptions())
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = "not installed"
+    print(f"etude {version('etude')} (python {platform.python_version()}, torch {torch})")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "eval": _eval,
+    "list": _list,
+    "report": _report,
+    "doctor": _doctor,
+    "version": _version,
+}

@@ -1,0 +1,276 @@
+"""The learner: from judged trajectories to a weight update whose gradient does not depend on how the batch was cut.
+
+Micro-batches bound memory and change no number, because every denominator is that of the whole optimiser batch. Logits exist only at positions that predict trained
+tokens. Dropout is off, so that the learner's log-probabilities are the sampler's.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import get_scheduler
+
+from etude.config import LearnerConfig
+from etude.errors import NonFiniteError
+from etude.models.attention import AttentionPlan
+from etude.models.output_head import logits_at, token_logprobs
+from etude.models.packing import PackedBatch, Row, micro_batches, pack, plan_rows, trained_mask
+from etude.objectives import Objective, TokenBatch, token_weights
+from etude.types import Metrics, Trajectory
+
+LOGITS_BYTES = 2**28
+"""Memory that one micro-batch's logits may take."""
+ACTIVATION_BYTES = 2**31
+"""Memory that one micro-batch's activations may take, roughly."""
+
+_SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+
+
+class Learner:
+    """Updates a causal LM (adapters included) in place.
+
+    temperature: log-probabilities are those of logits / temperature, as they were sampled. total_steps: calls of `update` that the schedule spans.
+    default_lr: used when the configuration names no learning rate.
+    """
+
+    def __init__(self, model: Any, config: LearnerConfig, *, temperature: float = 1.0, total_steps: int = 0, default_lr: float = 2e-6) -> None:
+        self.model = model
+        self.config = config
+        self.temperature = temperature
+        self.plan = AttentionPlan.of(model)
+        self.device = next(model.parameters()).device
+        self._text = model.config.get_text_config()
+        self._reference: Any = None
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.lr = config.lr if config.lr is not None else default_lr
+        self.optimizer = torch.optim.AdamW(
+            list(self._parameters.values()),
+            lr=self.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=all(p.dtype == torch.float32 for p in self._parameters.values()),
+        )
+        per_update = config.epochs * config.mini_batches
+        self.scheduler = get_scheduler(
+            _SCHEDULES[config.schedule],
+            self.optimizer,
+            num_warmup_steps=config.warmup_steps * per_update,
+            num_training_steps=max(1, total_steps * per_update),
+        )
+        self.budget = config.micro_batch_tokens or self._default_budget()
+        _switch_off_dropout(model)
+        model.eval()
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether completions of one prompt go into common rows: needs attention that takes any mask."""
+        return self.config.share_prompts and self.plan.full and not self.plan.kinds
+
+    def _default_budget(self) -> int:
+        per_token = 34 * 4 * self._text.hidden_size * self._text.num_hidden_layers
+        return int(max(256, min(16384, LOGITS_BYTES // (4 * self._text.vocab_size), ACTIVATION_BYTES // per_token)))
+
+    # Updating
+
+    def update(self, units: Sequence[Sequence[Trajectory]], objective: Objective) -> Metrics:
+        """`epochs` passes of `mini_batches` optimiser steps each over some trajectories. A unit's rows stay in one mini-batch.
+
+        Every trained segment carries its advantages (where the objective reads them) and behaviour log-probabilities.
+        Returns means over the passes, keyed `loss/...`. Raises NonFiniteError before the optimiser step when a loss or gradient is not finite: the weights stay.
+        """
+        count = min(self.config.mini_batches, len(units))
+        parts = [list(units[i::count]) for i in range(count)]
+        old: dict[int, list[float]] = {}
+        if self.config.epochs * count > 1:
+            flat = [t for unit in units for t in unit]
+            old = {id(t): values for t, values in zip(flat, self.logprobs(flat), strict=True)}
+        reference: dict[int, list[float]] = {}
+        if objective.needs_reference:
+            flat = [t for unit in units for t in unit]
+            reference = {id(t): values for t, values in zip(flat, self.logprobs(flat, reference=True), strict=True)}
+        results = [self._optimise(part, objective, old, reference) for _ in range(self.config.epochs) for part in parts]
+        names = sorted({name for r in results for name in r})
+        return {f"loss/{name}": sum(r[name] for r in results if name in r) / sum(name in r for r in results) for name in names}
+
+    def _optimise(
+        self, units: list[list[Trajectory]] | list[Any], objective: Objective, old: dict[int, list[float]], reference: dict[int, list[float]]
+    ) -> Metrics:
+        """One optimiser step."""
+        trajectories = [t for unit in units for t in unit]
+        unit_of = [u for u, unit in enumerate(units) for _ in unit]
+        lengths = torch.tensor([t.trained_length for t in trajectories], dtype=torch.float64)
+        weights = token_weights(lengths, objective.aggregation, objective.normal_length)
+        wanted = [i for i, t in enumerate(trajectories) if t.trained_length and not (objective.silent_without_advantage and _silent(t))]
+        sums: dict[str, tuple[float, float]] = {}
+        loss = 0.0
+        if self.config.gradient_checkpointing:
+            self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            for rows in self._micro_batches(trajectories, wanted, unit_of if objective.whole_units else None):
+                packed = pack(trajectories, rows, self.device)
+                batch = self._token_batch(packed, trajectories, weights, unit_of, len(units), objective, old, reference)
+                part, statistics = objective(batch)
+                if not bool(torch.isfinite(part)):
+                    raise NonFiniteError(f"the loss is {part.item()} on trajectories of task {trajectories[packed.members[0]].task.id!r} and others")
+                part.backward()
+                loss += part.item()
+                for name, (total, count) in statistics.items():
+                    have = sums.get(name, (0.0, 0.0))
+                    sums[name] = (have[0] + float(total), have[1] + float(count))
+        finally:
+            self.model.eval()
+        metrics: Metrics = {name: total / count for name, (total, count) in sums.items() if count > 0}
+        metrics["total"] = loss
+        metrics["lr"] = self.optimizer.param_groups[0]["lr"]
+        if wanted:
+            metrics["grad_norm"] = self._step()
+        return metrics
+
+    def _step(self) -> float:
+        norm = torch.nn.utils.clip_grad_norm_(list(self._parameters.values()), self.config.grad_clip or math.inf)
+        if not bool(torch.isfinite(norm)):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteError(f"the gradient norm is {norm.item()}")
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def _micro_batches(self, trajectories: Sequence[Trajectory], wanted: Sequence[int], unit_of: Sequence[int] | None) -> list[list[Row]]:
+        """Micro-batches of the wanted trajectories; with `unit_of`, units are not cut."""
+        if unit_of is None:
+            rows = plan_rows(trajectories, wanted, share=self.shares_prompts, hidden_size=self._text.hidden_size)
+            return micro_batches([[row] for row in rows], self.budget)
+        bundles: dict[int, list[Row]] = {}
+        # Rows of one trajectory each, in order: objectives on whole units read rows by their place.
+        for row in plan_rows(trajectories, wanted, share=False, hidden_size=self._text.hidden_size):
+            bundles.setdefault(unit_of[row.members[0]], []).append(row)
+        return micro_batches(list(bundles.values()), self.budget)
+
+    def _token_batch(
+        self,
+        packed: PackedBatch,
+        trajectories: Sequence[Trajectory],
+        weights: Tensor,
+        unit_of: Sequence[int],
+        units: int,
+        objective: Objective,
+        old: dict[int, list[float]],
+        reference: dict[int, list[float]],
+    ) -> TokenBatch:
+        logits = self._logits(self.model, packed)
+        logprobs_N = token_logprobs(logits, packed.targets)
+        members = [trajectories[i] for i in packed.members]
+
+        def spread(values_N: Tensor) -> Tensor:
+            return values_N.new_zeros((len(members), packed.length)).index_put((packed.owner, packed.place), values_N)
+
+        def given(values: list[float]) -> Tensor:
+            return spread(torch.tensor(values, dtype=torch.float32, device=self.device))
+
+        mask = spread(torch.ones_like(logprobs_N))
+        logprobs = spread(logprobs_N)
+        trained = [s for t in members for s in t.segments if s.trained]
+        entropies = None
+        if objective.differentiates_entropy:
+            full = logits.log_softmax(-1)
+            entropies = spread(-(full.exp() * full).sum(-1))
+        detached = logprobs.detach()
+        return TokenBatch(
+            logprobs=logprobs,
+            old_logprobs=given([v for t in members for v in old[id(t)]]) if old else detached,
+            behaviour_logprobs=given([v for s in trained for v in s.logprobs]) if all(len(s.logprobs) == len(s.tokens) for s in trained) else detached,
+            advantages=given([v for s in trained for v in (s.advantages or [0.0] * len(s.tokens))]),
+            mask=mask,
+            weights=weights[packed.members].to(self.device, torch.float32)[:, None] * mask,
+            unit=torch.tensor([unit_of[i] for i in packed.members], device=self.device),
+            units=units,
+            reference_logprobs=given([v for t in members for v in reference[id(t)]]) if reference else None,
+            entropies=entropies,
+        )
+
+    # Looking
+
+    @torch.no_grad()
+    def logprobs(self, trajectories: Sequence[Trajectory], *, reference: bool = False) -> list[list[float]]:
+        """Log-probabilities of each trajectory's trained tokens, in order, under the current or the reference policy."""
+        results: list[list[float]] = [[] for _ in trajectories]
+        wanted = [i for i, t in enumerate(trajectories) if t.trained_length]
+        model, switched = self._reference_model() if reference else (self.model, nullcontext())
+        with switched:
+            for rows in self._micro_batches(trajectories, wanted, None):
+                packed = pack(trajectories, rows, self.device)
+                values = token_logprobs(self._logits(model, packed), packed.targets)
+                counts = [trajectories[i].trained_length for i in packed.members]
+                for index, part in zip(packed.members, values.split(counts), strict=True):
+                    results[index] = part.tolist()
+        return results
+
+    def freeze_reference(self) -> None:
+        """Keep the weights as they are now as the reference policy. With an adapter nothing is copied: the reference is the model without it."""
+        if not self._has_adapter and self._reference is None:
+            self._reference = copy.deepcopy(self.model).requires_grad_(False).eval()
+
+    @property
+    def _has_adapter(self) -> bool:
+        return hasattr(self.model, "disable_adapter")
+
+    def _reference_model(self) -> tuple[Any, Any]:
+        if self._has_adapter:
+            return self.model, self.model.disable_adapter()
+        if self._reference is None:
+            raise RuntimeError("there is no reference policy; call freeze_reference() before the first update")
+        return self._reference, nullcontext()
+
+    def _logits(self, model: Any, packed: PackedBatch) -> Tensor:
+        """Logits [N, V] at the positions that predict trained tokens, over the temperature."""
+        seen = packed.seen
+        if seen.ndim == 4 and self.plan.additive:
+            seen = torch.zeros(seen.shape, dtype=self.plan.dtype, device=seen.device).masked_fill(~seen, torch.finfo(self.plan.dtype).min)
+        with logits_at(model, packed.rows, packed.columns):
+            logits = model(input_ids=packed.inputs, attention_mask=seen, position_ids=packed.positions, use_cache=False).logits[0].float()
+        return logits if self.temperature == 1.0 else logits / self.temperature
+
+    # Saving
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Optimiser and schedule: plain values, and tensors by name."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self._parameters.items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"{key}.{name}"] = torch.as_tensor(value)
+        plain = {"last_epoch": self.scheduler.last_epoch, "lr": [g["lr"] for g in self.optimizer.param_groups]}
+        return plain, tensors
+
+    def load_state(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Go back to a saved state, exactly."""
+        self.optimizer.state.clear()
+        for name, parameter in self._parameters.items():
+            own = {key: tensors[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors}
+            if own:
+                self.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in own.items()}
+        self.scheduler.load_state_dict({"last_epoch": plain["last_epoch"], "_step_count": plain["last_epoch"] + 1, "_last_lr": plain["lr"]})
+        for group, lr in zip(self.optimizer.param_groups, plain["lr"], strict=True):
+            group["lr"] = lr
+
+
+def _silent(trajectory: Trajectory) -> bool:
+    return not any(a for s in trajectory.segments if s.trained for a in s.advantages)
+
+
+def _switch_off_dropout(model: torch.nn.Module) -> None:
+    """Gradient checkpointing runs in training mode; without dropout that computes what evaluation mode does."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]

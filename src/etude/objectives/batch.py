@@ -1,0 +1,92 @@
+"""What an objective sees, and what it must say of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Aggregation = Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "dr_grpo"]
+Statistics = dict[str, tuple[Tensor, Tensor]]
+"""Name -> (sum, count), both scalars: the learner adds them up over micro-batches and divides once."""
+
+
+@dataclass
+class TokenBatch:
+    """One micro-batch: B trajectories, T positions after the prompt, padded on the right. All [B, T] unless said.
+
+    `logprobs` are the current policy's, with gradient; `old_logprobs` those at the start of the update; `behaviour_logprobs` those of whoever sampled;
+    `reference_logprobs` and `entropies` are None unless the objective asked for them. `mask` is 1 on tokens to train on. `weights` turn per-token losses
+    into the aggregated loss by a plain sum: their denominators are those of the whole optimiser batch. `unit` [B] says which rows belong together;
+    `units` is how many such units the optimiser batch has.
+    """
+
+    logprobs: Tensor
+    old_logprobs: Tensor
+    behaviour_logprobs: Tensor
+    advantages: Tensor
+    mask: Tensor
+    weights: Tensor
+    unit: Tensor
+    units: int
+    reference_logprobs: Tensor | None = None
+    entropies: Tensor | None = None
+
+
+class Objective(Protocol):
+    """What the optimiser minimises: a callable on micro-batches whose results add up."""
+
+    @property
+    def aggregation(self) -> Aggregation: ...
+
+    @property
+    def normal_length(self) -> int:
+        """The constant L_max of the `dr_grpo` aggregation; unused by others."""
+        ...
+
+    @property
+    def needs_reference(self) -> bool: ...
+
+    @property
+    def differentiates_entropy(self) -> bool: ...
+
+    @property
+    def silent_without_advantage(self) -> bool:
+        """True when a trajectory whose advantages are all 0 adds nothing to the loss or its gradient, so that its forward can be left out."""
+        ...
+
+    @property
+    def whole_units(self) -> bool:
+        """True when the rows of a unit must reach it in one call, in order, one trajectory a row."""
+        ...
+
+    def __call__(self, batch: TokenBatch) -> tuple[Tensor, Statistics]:
+        """The micro-batch's share of the loss (a scalar to add up and differentiate) and statistics."""
+        ...
+
+
+def token_weights(lengths_B: Tensor, aggregation: Aggregation, normal_length: int = 0) -> Tensor:
+    """The weight of each trained token of each of B trajectories, so that the aggregated loss is the sum of weight times loss. Returns [B].
+
+    lengths_B: trained tokens of each trajectory of the whole optimiser batch.
+    token_mean: 1 / all tokens (DAPO, arXiv:2503.14476, eq. 12). seq_mean_token_mean: 1 / (B L_i) (GRPO). seq_mean_token_sum: 1 / B.
+    dr_grpo: 1 / (B L_max) with a constant L_max (Dr. GRPO, arXiv:2503.20783). Trajectories without trained tokens count nowhere.
+    """
+    counted = (lengths_B > 0).to(torch.float64)
+    trajectories = counted.sum().clamp_min(1)
+    if aggregation == "token_mean":
+        return counted / lengths_B.sum().clamp_min(1)
+    if aggregation == "seq_mean_token_mean":
+        return counted / (trajectories * lengths_B.clamp_min(1))
+    if aggregation == "seq_mean_token_sum":
+        return counted / trajectories
+    if normal_length < 1:
+        raise ValueError("the dr_grpo aggregation needs a normal_length of at least 1")
+    return counted / (trajectories * normal_length)
+
+
+def masked(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over the mask and how many that are, without gradient: one entry of `Statistics`."""
+    return (values.detach() * mask).sum(), mask.sum()
