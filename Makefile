@@ -36,7 +36,7 @@ demo: $(VENV)/.stamp-venv
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
+	$(BIN)/pyright
 
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS)

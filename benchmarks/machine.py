@@ -26,6 +26,12 @@ def describe(threads: int) -> dict[str, Any]:
     }
 
 
+def headline(machine: dict[str, Any], peer: str, versions: object) -> str:
+    """One line that says what the numbers below it were measured on."""
+    ours = f"{machine['threads']} threads, float32, torch {machine['torch']}, transformers {machine['transformers']}"
+    return f"{machine['processor']}, {ours}; {peer}: {versions or 'not measured'}"
+
+
 def matmul_peak(seconds: float = 2.0, size: int = 2048) -> float:
     """The best rate of a square float32 matrix product, in floating-point operations a second, over about `seconds`."""
     a, b, out = (torch.randn(size, size) for _ in range(3))

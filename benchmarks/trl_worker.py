@@ -5,6 +5,7 @@ Everything that TRL does for safety or logging and that costs time is off: gradi
 
 from __future__ import annotations
 
+import resource
 import time
 from typing import Any
 
@@ -60,7 +61,8 @@ def main() -> None:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             seconds = time.perf_counter() - self.started
-            answer({"seconds": seconds, "rollouts": len(lengths), "new_tokens": sum(lengths), "reward": sum(scores) / len(scores)})
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            answer({"seconds": seconds, "rollouts": len(lengths), "new_tokens": sum(lengths), "reward": sum(scores) / len(scores), "peak_memory_mib": memory})
             self.wait(control)
 
     settings = trl.GRPOConfig(

@@ -28,8 +28,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from etude.evals.passk import maj_at_k, pass_at_k, vote_labels
 from etude.models.tiny import FOLDER, build_model, build_tokenizer
-from etude.tasks.answers import final_answer, normalise
+from etude.tasks.answers import final_answer
 from etude.tasks.builtin import builtin_task_sets
 from etude.tasks.builtin.generated import GeneratedTaskSet
 from etude.types import Message, Task
@@ -83,7 +84,7 @@ class Config:
     """Seed of the initial weights and of the training tasks."""
     threads: int = 2
     only_measure: bool = False
-    samples: int = 16
+    samples: int = 32
     """Samples for each held-out task when measuring."""
     tasks: int = 256
     """Held-out tasks of each family when measuring."""
@@ -270,11 +271,6 @@ def generate(model: torch.nn.Module, tokenizer, contexts: list[list[int]], max_n
     return out
 
 
-def pass_at(k: int, right: Sequence[int], samples: int) -> float:
-    """Mean over tasks of the unbiased pass@k estimate, given how many of `samples` were right for each."""
-    return sum(1 - math.comb(samples - c, k) / math.comb(samples, k) for c in right) / len(right)
-
-
 def measure(config: Config, model: torch.nn.Module) -> dict[str, dict[str, float]]:
     """pass@k, maj@8, share in the asked form and mean length on each held-out split, at temperature 1."""
     torch.manual_seed(config.seed)
@@ -286,25 +282,18 @@ def measure(config: Config, model: torch.nn.Module) -> dict[str, dict[str, float
         tasks = list(task_set.held_out())[: config.tasks]
         drawn = episodes(model, tokenizer, task_set, [t for t in tasks for _ in range(config.samples)])
         by_task = [drawn[i : i + config.samples] for i in range(0, len(drawn), config.samples)]
-        right = [sum(int(verdict["correct"]) for verdict, _, _ in group) for group in by_task]
-        eight = min(8, config.samples)
+        correct = [[verdict["correct"] for verdict, _, _ in group] for group in by_task]
+        labels = [vote_labels([answer for _, answer, _ in group]) for group in by_task]
         rows[name] = {
-            "pass@1": pass_at(1, right, config.samples),
-            "pass@8": pass_at(eight, right, config.samples),
-            "pass@16": pass_at(min(16, config.samples), right, config.samples),
-            "maj@8": sum(majority(group[:eight]) for group in by_task) / len(by_task),
+            f"pass@{k}": sum(pass_at_k(config.samples, int(sum(row)), k) for row in correct) / len(correct) for k in (1, 8, 16) if k <= config.samples
+        }
+        rows[name] |= {
+            f"maj@{min(8, config.samples)}": sum(maj_at_k(a, c, min(8, config.samples)) for a, c in zip(labels, correct, strict=True)) / len(correct),
             "format": sum(verdict["format"] for verdict, _, _ in drawn) / len(drawn),
             "tokens": sum(count for *_, count in drawn) / len(drawn),
         }
         print(name, " ".join(f"{k} {v:.3f}" for k, v in rows[name].items()), flush=True)
     return rows
-
-
-def majority(group: Sequence[tuple[dict[str, float], str | None, int]]) -> float:
-    """Whether the most frequent final answer is right; the earlier one where two are as frequent."""
-    answers = [normalise(answer) if answer is not None else "" for _, answer, _ in group]
-    chosen = max(answers, key=answers.count)
-    return next(verdict["correct"] for (verdict, _, _), answer in zip(group, answers, strict=True) if answer == chosen)
 
 
 def write_table(rows: dict[str, dict[str, float]]) -> None:
@@ -330,7 +319,9 @@ def main(config: Config) -> None:
         build_tokenizer().save_pretrained(config.out)
         (config.out / "model.safetensors").chmod(0o644)
     rows = measure(config, model)
-    (config.out / "evaluation.json").write_text(json.dumps({"samples": config.samples, "tasks": config.tasks, "temperature": 1.0, "families": rows}, indent=2) + "\n")
+    (config.out / "evaluation.json").write_text(
+        json.dumps({"samples": config.samples, "tasks": config.tasks, "temperature": 1.0, "families": rows}, indent=2) + "\n"
+    )
     if config.out == FOLDER and TABLE.exists():
         write_table(rows)
 

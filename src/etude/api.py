@@ -128,8 +128,8 @@ def evaluate(
 
         etude.evaluate("runs/grpo-arithmetic-seed0", tasks="arithmetic", samples=32).metrics["eval/pass@1"]
 
-    model: an embedded model, a Hugging Face folder or hub id, a run's folder (its exported model), a checkpoint's folder (`runs/x/checkpoints/step-40`), or a
-    LanguageModel. settings: the other options of `etude eval`: `tasks_limit`, `temperature`, `seed`, `max_new_tokens` and more.
+    model: an embedded model, a Hugging Face folder or hub id, a run's folder (its exported model), a checkpoint's folder (`runs/x/checkpoints/step-40`), an
+    OpenAI-compatible endpoint (`http://host:port/v1#model`), or a LanguageModel. settings: the other options of `etude eval`: `tasks_limit`, `temperature`, `seed`, `max_new_tokens` and more.
     Raises InputError for whatever cannot be used.
     """
     given = {"tasks": tasks, "reward": reward, "env": env, "samples": samples, **settings}
@@ -150,18 +150,14 @@ def measure(model: str | Path | LanguageModel, config: MeasureConfig) -> Evaluat
     tasks = list(task_set.held_out())[: config.tasks_limit]
     if not tasks:
         raise InputError(f"the task set {task_set.name} has no held-out tasks; expected at least one to measure on")
+    options: dict[str, Any] = {name: getattr(config, name) for name in ("samples", "temperature", "top_p", "max_new_tokens", "seed")}
+    if isinstance(model, str) and model.startswith(("http://", "https://")):
+        from etude.evals.remote import evaluate_endpoint
+        from etude.models.endpoint import Endpoint
+
+        return evaluate_endpoint(Endpoint.parse(model, concurrency=config.concurrency), task_set, tasks=tasks, **options)
     policy = _policy(model, config) if isinstance(model, (str, Path)) else model
-    return evaluate_policy(
-        policy,
-        task_set,
-        tasks=tasks,
-        samples=config.samples,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        max_new_tokens=config.max_new_tokens,
-        max_turns=config.max_turns,
-        seed=config.seed,
-    )
+    return evaluate_policy(policy, task_set, tasks=tasks, max_turns=config.max_turns, **options)
 
 
 def _policy(model: str | Path, config: MeasureConfig) -> LanguageModel:

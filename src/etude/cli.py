@@ -197,7 +197,10 @@ def _eval(given: list[str]) -> int:
 
     model, rest = _leading(given)
     (out,), rest = _path_options(rest, "out")
-    description = "Measure MODEL on the held-out split of some tasks. --out FILE.json writes the numbers and every attempt to a file."
+    description = (
+        "Measure MODEL on the held-out split of some tasks. MODEL: tiny, smollm2, a Hugging Face folder or hub id, a run's folder, a checkpoint's folder, or an "
+        "OpenAI-compatible endpoint (http://host:port/v1#model). --out FILE.json writes the numbers and every attempt to a file."
+    )
     if model is None and not {"-h", "--help"} & set(rest):
         raise InputError("no model is named; expected one first, as in `etude eval tiny --tasks arithmetic`")
     config = _parsed(MeasureConfig, rest, prog=f"etude eval {model or 'MODEL'}", description=description, default=MeasureConfig())

@@ -172,6 +172,8 @@ class MeasureConfig:
     """Number format of the weights; `auto` is float32 on CPU and bfloat16 on GPU."""
     slots: Count = 0
     """Sequences that run at once (0: chosen from the model's size)."""
+    concurrency: AtLeastOne = 8
+    """Requests that run at once, where the model is an endpoint."""
     threads: Count = 0
     """CPU threads for torch (0: its own default)."""
 

@@ -27,7 +27,7 @@ EXTRAS = {
     "smollm2": "the embedded 135M-parameter instruct model (--model smollm2)",
     "gym": "reasoning-gym data sets (--tasks gym:NAME)",
     "math": "compare free-form mathematical answers",
-    "remote": "measure and sample from OpenAI-compatible endpoints",
+    "remote": "measure models behind OpenAI-compatible endpoints (etude eval http://host:port/v1#model)",
     "tensorboard": "--track tensorboard",
     "wandb": "--track wandb",
     "trackio": "--track trackio",

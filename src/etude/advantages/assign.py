@@ -1,64 +1,61 @@
-"""Write advantages onto trajectories, and count the groups that teach nothing."""
+"""Writing advantages onto trajectories."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from etude.advantages.group import has_signal, judged
 from etude.errors import InputError
 from etude.types import Group, Metrics, Trajectory, trajectories_of
 
-GroupAdvantage = Callable[[Sequence[float]], list[float]]
-"""Rewards of one group -> one advantage per trajectory."""
 
-BatchAdvantage = Callable[[Sequence[Sequence[float]]], list[list[float]]]
-"""Rewards of all groups -> one advantage per trajectory, group by group."""
+def assign_by_group(groups: Sequence[Group], advantage: Callable[[Tensor], Tensor]) -> Metrics:
+    """Give every trained token of a trajectory the advantage that `advantage(rewards_G)` gives the trajectory in its group.
 
-
-def assign(groups: Sequence[Group], advantage: GroupAdvantage) -> Metrics:
-    """Give every trajectory, on all its trained tokens, the advantage that its own group says. Returns `signal/...` counts, see `signal_metrics`."""
-    return assign_over_batch(groups, lambda rewards: [advantage(r) for r in rewards])
-
-
-def assign_over_batch(groups: Sequence[Group], advantage: BatchAdvantage) -> Metrics:
-    """As `assign`, for advantages that look at all groups at once."""
-    for group, values in zip(groups, advantage([g.rewards for g in groups]), strict=True):
+    Returns the share of groups that carry no signal (`signal/degenerate`), and of those with a single attempt (`signal/singletons`).
+    """
+    for group in groups:
+        values = advantage(torch.tensor(group.rewards, dtype=torch.float64)).tolist()
         for trajectory, value in zip(group.trajectories, values, strict=True):
             trajectory.set_advantage(value)
-    return signal_metrics(groups)
+    count = max(1, len(groups))
+    return {
+        "signal/degenerate": sum(not g.has_spread for g in groups) / count,
+        "signal/singletons": sum(len(g) == 1 for g in groups) / count,
+    }
 
 
 def assign_tokens(trajectories: Sequence[Trajectory], advantages: Sequence[Sequence[float]]) -> None:
-    """Give each trajectory one advantage per trained token, in order."""
+    """Give the trained tokens of each trajectory their own advantages, in order. Raises InputError where there are too many or too few."""
     for trajectory, values in zip(trajectories, advantages, strict=True):
         if len(values) != trajectory.trained_length:
             raise InputError(
-                f"the trajectory of task {trajectory.task.id!r} (sample {trajectory.sample}) has {trajectory.trained_length} trained tokens but {len(values)} advantages; "
-                "expected one each"
+                f"the trajectory of task {trajectory.task.id!r} (sample {trajectory.sample}) has {trajectory.trained_length} trained tokens "
+                f"but {len(values)} advantages; expected one each"
             )
-        start = 0
+        position = 0
         for segment in trajectory.segments:
             if segment.trained:
-                segment.advantages = [float(v) for v in values[start : start + len(segment.tokens)]]
-                start += len(segment.tokens)
+                segment.advantages = list(values[position : position + len(segment.tokens)])
+                position += len(segment.tokens)
 
 
-def signal_metrics(groups: Sequence[Group]) -> Metrics:
-    """How much the groups can teach.
+def whiten_trajectories(groups: Sequence[Group], advantage: Callable[[Tensor], Tensor], whiten: Callable[[Tensor], Tensor]) -> None:
+    """Group advantages, then whitened over all trajectories of the batch (ProRL's and BroRL's form of the REINFORCE++ baseline)."""
+    values = torch.cat([advantage(torch.tensor(g.rewards, dtype=torch.float64)) for g in groups])
+    for trajectory, value in zip(trajectories_of(groups), whiten(values).tolist(), strict=True):
+        trajectory.set_advantage(value)
 
-    `signal/degenerate`: groups without two judged, different rewards; of these `signal/degenerate_singleton` have fewer than two judged members and
-    `signal/degenerate_equal` equal rewards. `signal/unjudged`: trajectories without a reward. `signal/advantage_abs`: mean |advantage| per trained token.
-    """
-    counts = [int(judged(g.rewards).sum()) for g in groups]
-    singletons = sum(n < 2 for n in counts)
-    degenerate = sum(not has_signal(g.rewards) for g in groups)
-    advantages = [a for t in trajectories_of(groups) for s in t.segments if s.trained for a in s.advantages]
-    return {
-        "signal/degenerate": float(degenerate),
-        "signal/degenerate_singleton": float(singletons),
-        "signal/degenerate_equal": float(degenerate - singletons),
-        "signal/unjudged": float(sum(len(g) for g in groups) - sum(counts)),
-        "signal/advantage_abs": float(np.abs(advantages).mean()) if advantages else 0.0,
-    }
+
+def whiten_tokens(groups: Sequence[Group], whiten: Callable[[Tensor], Tensor]) -> None:
+    """Whiten the advantages that the trajectories have, over all trained tokens of the batch (REINFORCE++)."""
+    segments = [s for t in trajectories_of(groups) for s in t.segments if s.trained]
+    if not segments:
+        return
+    flat = whiten(torch.tensor([a for s in segments for a in s.advantages], dtype=torch.float64)).tolist()
+    position = 0
+    for segment in segments:
+        segment.advantages = flat[position : position + len(segment.tokens)]
+        position += len(segment.tokens)

@@ -20,7 +20,7 @@ from etude.config import LearnerConfig
 from etude.errors import NonFiniteError
 from etude.models.attention import AttentionPlan
 from etude.models.output_head import logits_at, token_logprobs
-from etude.models.packing import PackedBatch, Row, micro_batches, pack, plan_rows, trained_mask
+from etude.models.packing import PackedBatch, Row, micro_batches, pack, plan_rows
 from etude.objectives import Objective, TokenBatch, token_weights
 from etude.types import Metrics, Trajectory
 

@@ -6,8 +6,11 @@ and the words that the built-in task families use often, each as one token.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from etude.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -16,7 +19,7 @@ FOLDER = Path(__file__).parent.parent / "assets" / "tiny"
 """The shipped Hugging Face folder."""
 
 CONTEXT = 256
-"""Positions that the model was given; training saw conversations of up to about 110 tokens."""
+"""Positions that the model was given; training saw conversations of up to about 60 tokens."""
 
 PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
 ROLES = ("system", "user", "assistant", "tool")
@@ -73,6 +76,13 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+
+
+def tiny_folder() -> Path:
+    """The shipped folder. Raises InputError where the package was installed without its data files."""
+    if not (FOLDER / "model.safetensors").exists():
+        raise InputError(f"the embedded model 'tiny' is missing from {FOLDER}; expected its config, tokenizer and weights: install etude again")
+    return FOLDER
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -132,8 +142,6 @@ def build_model(seed: int) -> LlamaForCausalLM:
 
 def _bounded(word: str) -> str:
     """A pattern for a word that does not start or end in the middle of a longer run of letters."""
-    import re
-
     before = "(?<![A-Za-z])" if word[0].isalpha() else ""
     after = "(?![A-Za-z])" if word[-1].isalpha() else ""
     return f"{before}{re.escape(word)}{after}"

@@ -1,0 +1,1 @@
+"""The policy-gradient and imitation baselines that other methods are compared with."""

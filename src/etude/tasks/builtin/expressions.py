@@ -49,9 +49,9 @@ def parse(expression: str) -> ast.expr:
                 raise ValueError(f"not a number: {node.value!r}")
         elif not isinstance(node, (ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop)):
             raise ValueError(f"not allowed in an expression: {type(node).__name__}")
-        elif isinstance(node, ast.BinOp) and type(node.op) not in _SYMBOLS:
-            raise ValueError(f"not an operation: {type(node.op).__name__}")
-        elif isinstance(node, ast.UnaryOp) and not isinstance(node.op, (ast.USub, ast.UAdd)):
+        elif (isinstance(node, ast.BinOp) and type(node.op) not in _SYMBOLS) or (
+            isinstance(node, ast.UnaryOp) and not isinstance(node.op, (ast.USub, ast.UAdd))
+        ):
             raise ValueError(f"not an operation: {type(node.op).__name__}")
     return tree
 

@@ -106,7 +106,11 @@ class Language:
 TAVI = Language(
     name="tavi",
     lexicon=dict(
-        zip(NOUNS + VERBS + QUALITIES, "rudo beki lasha mifo tarn gosu vel hani drok suli opa yeni wuk flim".split(), strict=True),
+        zip(
+            NOUNS + VERBS + QUALITIES,
+            ["rudo", "beki", "lasha", "mifo", "tarn", "gosu", "vel", "hani", "drok", "suli", "opa", "yeni", "wuk", "flim"],
+            strict=True,
+        ),
     ),
     plural="-en",
     past="-ak",
@@ -116,7 +120,11 @@ TAVI = Language(
 ZOMU = Language(
     name="zomu",
     lexicon=dict(
-        zip(NOUNS + VERBS + QUALITIES, "chim paro welt ziba nuko frez ibo quan merl jath zel rond gip tolu".split(), strict=True),
+        zip(
+            NOUNS + VERBS + QUALITIES,
+            ["chim", "paro", "welt", "ziba", "nuko", "frez", "ibo", "quan", "merl", "jath", "zel", "rond", "gip", "tolu"],
+            strict=True,
+        ),
     ),
     plural="u-",
     past="ka-",

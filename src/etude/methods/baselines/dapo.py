@@ -1,0 +1,87 @@
+"""DAPO: four changes that keep GRPO learning on long runs (Yu et al., arXiv:2503.14476).
+
+Clip-higher: the upper clip is wider than the lower, so unlikely good tokens can grow and entropy lasts. Dynamic sampling: groups whose attempts are all right or all
+wrong are dropped, and more tasks sampled until the batch is full of groups that teach. Token-level loss: every token weighs the same, however long its answer.
+Overlong shaping: answers near the length limit lose reward gradually instead of all at once.
+
+Each of the four has its own option. Everything that dynamic sampling generates counts in the budget, whether it is kept or not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from etude.config import AtLeastOne, NonNegative
+from etude.method import Claim, register
+from etude.methods.baselines.grpo import GRPO, GRPOConfig
+from etude.objectives import Aggregation
+from etude.rewards import add_overlong
+from etude.types import Group, Metrics, Task, trajectories_of
+
+
+@dataclass
+class DAPOConfig(GRPOConfig):
+    """Options of DAPO."""
+
+    clip_high: NonNegative = 0.28
+    """How far above 1 the importance ratio may go."""
+    aggregation: Aggregation = "token_mean"
+    """How per-token losses become one number."""
+    dynamic_sampling: bool = True
+    """Replace groups that are all right or all wrong by further tasks."""
+    sampling_rounds: AtLeastOne = 10
+    """Rounds of further tasks at most."""
+    overlong_weight: NonNegative = 1.0
+    """Weight of the penalty on answers near the length limit (0: off)."""
+    overlong_share: NonNegative = 0.2
+    """Share of the length limit over which that penalty rises."""
+
+
+def is_mixed(group: Group) -> bool:
+    """True when some attempts are right and some are not, by the verifier's verdict, not by the shaped reward."""
+    verdicts = [t.correct for t in group.trajectories if not math.isnan(t.correct)]
+    return len(verdicts) > 1 and max(verdicts) - min(verdicts) > 1e-9
+
+
+@register(
+    slug="dapo",
+    name="DAPO",
+    family="baselines",
+    paper="2503.14476",
+    title="DAPO: An Open-Source LLM Reinforcement Learning System at Scale",
+    summary="wider upper clip, only groups that teach, token-level loss, soft length limit",
+    config=DAPOConfig,
+    claim=Claim("Dynamic sampling gives more signal per rollout, and clip-higher keeps entropy up.", baseline="grpo"),
+)
+class DAPO(GRPO):
+    """Differs from GRPO in the clip range, the batch, the aggregation and the reward."""
+
+    config: DAPOConfig
+
+    def collect(self, tasks: Sequence[Task]) -> list[Group]:
+        self.kept: list[Group] = []
+        everything: list[Group] = []
+        for round_ in range(self.config.sampling_rounds if self.config.dynamic_sampling else 1):
+            groups = self.rollout(tasks, round_)
+            self.judge(groups)
+            everything += groups
+            self.kept += [g for g in groups if is_mixed(g)]
+            if len(self.kept) >= self.config.tasks_per_step:
+                break
+            tasks = self.curriculum.next(self.config.tasks_per_step)
+        return everything
+
+    def judge(self, groups: Sequence[Group]) -> None:
+        super().judge(groups)
+        if self.config.overlong_weight:
+            limit = self.params.max_new_tokens
+            cache = max(1, round(self.config.overlong_share * limit))
+            add_overlong(trajectories_of(groups), max_length=limit, cache=cache, weight=self.config.overlong_weight)
+
+    def select(self, groups: list[Group]) -> list[Group]:
+        return self.kept[: self.config.tasks_per_step] if self.config.dynamic_sampling else groups
+
+    def credit(self, groups: Sequence[Group]) -> Metrics:
+        return super().credit(groups) | {"signal/groups_trained": float(len(groups))}

@@ -1,0 +1,64 @@
+"""DPO, online: prefer your better attempt over your worse one (Rafailov et al., arXiv:2305.18290; online pairs as in arXiv:2402.04792).
+
+Pairs of attempts at the same task, one right and one wrong, take the place of human preferences. The loss raises the likelihood of the better relative to the worse, both
+measured against the starting policy, which keeps the policy near it. Pairs are the best and the worst attempt of a group, then the next ones, as long as their
+rewards differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from annotated_types import Gt
+
+from etude.config import AtLeastOne, PolicyOptimizationConfig
+from etude.loop import PolicyOptimization
+from etude.method import Claim, register
+from etude.objectives import Objective, PreferenceObjective
+from etude.types import Group, Metrics, Trajectory
+
+
+@dataclass
+class DPOConfig(PolicyOptimizationConfig):
+    """Options of DPO."""
+
+    beta: Annotated[float, Gt(0)] = 0.1
+    """How strongly the policy is held to the starting policy."""
+    pairs_per_task: AtLeastOne = 4
+    """Pairs of one task at most."""
+
+
+def preference_pairs(group: Group, limit: int) -> list[list[Trajectory]]:
+    """[better, worse] pairs: best with worst, second best with second worst, and so on while their rewards differ."""
+    ranked = sorted((t for t in group.trajectories if not math.isnan(t.reward)), key=lambda t: -t.reward)
+    pairs = [[ranked[i], ranked[-1 - i]] for i in range(min(limit, len(ranked) // 2))]
+    return [pair for pair in pairs if pair[0].reward - pair[1].reward > 1e-9]
+
+
+@register(
+    slug="dpo",
+    name="DPO",
+    family="baselines",
+    paper="2305.18290",
+    title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
+    summary="raise the better of two attempts over the worse",
+    config=DPOConfig,
+    claim=Claim("Preferring right over wrong attempts improves a policy without advantages.", baseline="raft"),
+)
+class DPO(PolicyOptimization):
+    """Differs from GRPO in the objective: pairs instead of advantages."""
+
+    config: DPOConfig
+    minimum_group: ClassVar[int] = 2
+
+    def units(self, groups: Sequence[Group]) -> list[list[Trajectory]]:
+        return [pair for group in groups for pair in preference_pairs(group, self.config.pairs_per_task)]
+
+    def credit(self, groups: Sequence[Group]) -> Metrics:
+        return {"signal/pairs": float(len(self.units(groups)))}
+
+    def objective(self) -> Objective:
+        return PreferenceObjective(beta=self.config.beta)

@@ -1,0 +1,46 @@
+"""GSPO: the importance ratio of a whole answer (Zheng et al., arXiv:2507.18071).
+
+The reward judges an answer, so the ratio that corrects for stale rollouts should be an answer's too. A single token's ratio is a noisy weight, and noise adds up over
+a long answer. GSPO takes the geometric mean of the token ratios, clips that, and gives it to all tokens; its clip range is accordingly tiny (3e-4 and 4e-4 in the
+paper, for long answers; short ones move more, so the default here is wider).
+
+With one optimiser step per batch the ratio is 1 and GSPO is GRPO: `mini_batches` or `epochs` above 1 bring the difference out, and are the default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from etude.config import LearnerConfig, NonNegative
+from etude.method import Claim, register
+from etude.methods.baselines.grpo import GRPO, GRPOConfig
+from etude.objectives import sequence_ratio
+from etude.objectives.policy import Ratio
+
+
+@dataclass
+class GSPOConfig(GRPOConfig):
+    """Options of GSPO."""
+
+    clip_low: NonNegative = 0.05
+    """How far below 1 the sequence's ratio may go."""
+    clip_high: NonNegative = 0.05
+    """How far above 1 the sequence's ratio may go."""
+    learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(mini_batches=4))
+
+
+@register(
+    slug="gspo",
+    name="GSPO",
+    family="baselines",
+    paper="2507.18071",
+    title="Group Sequence Policy Optimization",
+    summary="one importance ratio per answer instead of per token",
+    config=GSPOConfig,
+    claim=Claim("Sequence-level ratios stay stable under stale rollouts where token-level ones do not.", baseline="grpo"),
+)
+class GSPO(GRPO):
+    """Differs from GRPO in the ratio."""
+
+    ratio: ClassVar[Ratio] = staticmethod(sequence_ratio)

@@ -1,0 +1,81 @@
+"""RLOO: REINFORCE with the other attempts' mean as baseline (Ahmadian et al., arXiv:2402.14740).
+
+Language models start from good policies, where plain REINFORCE works and PPO's machinery is not needed. What REINFORCE needs is a baseline: the mean reward of the
+other attempts at the task, which does not depend on the attempt itself and so biases nothing. A divergence from the starting policy is part of the reward, and the
+ratio is that of the whole answer.
+
+`kl_coefficient` works on the reward here (the paper's form), not on the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from etude.advantages import leave_one_out
+from etude.config import NonNegative
+from etude.method import Claim, register
+from etude.methods.baselines.grpo import GRPO, GRPOConfig
+from etude.objectives import Objective, PolicyObjective, sequence_product
+from etude.objectives.policy import Ratio
+from etude.types import Group, Metrics, mean, trajectories_of
+
+
+@dataclass
+class RLOOConfig(GRPOConfig):
+    """Options of RLOO."""
+
+    kl_coefficient: NonNegative = 0.05
+    """Weight of the divergence from the starting policy, summed over an answer's tokens, in its reward."""
+
+
+@register(
+    slug="rloo",
+    name="RLOO",
+    family="baselines",
+    paper="2402.14740",
+    title="Back to Basics: Revisiting REINFORCE Style Optimization for Learning from Human Feedback in LLMs",
+    summary="REINFORCE whose baseline is the mean of the other attempts",
+    config=RLOOConfig,
+    claim=Claim("Leave-one-out baselines have less gradient variance than REINFORCE with a batch-mean baseline.", baseline="reinforce-pp"),
+)
+class RLOO(GRPO):
+    """Differs from GRPO in the advantage, the ratio and where the divergence enters."""
+
+    config: RLOOConfig
+    ratio: ClassVar[Ratio] = staticmethod(sequence_product)
+    advantage: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(leave_one_out)
+
+    def setup(self) -> None:
+        super().setup()
+        if self.config.kl_coefficient:
+            self.learner.freeze_reference()
+
+    def objective(self) -> Objective:
+        objective = super().objective()
+        assert isinstance(objective, PolicyObjective)
+        objective.kl_coefficient = 0.0
+        return objective
+
+    def credit(self, groups: Sequence[Group]) -> Metrics:
+        metrics = self.penalise_divergence(groups) if self.config.kl_coefficient else {}
+        return metrics | super().credit(groups)
+
+    def penalise_divergence(self, groups: Sequence[Group]) -> Metrics:
+        """Take the divergence, summed over an answer's tokens (k1), off its reward."""
+        trajectories = trajectories_of(groups)
+        start = self.learner.logprobs(trajectories, reference=True)
+        self.run.ledger.forward_equivalents += sum(map(len, start))
+        divergences = [
+            sum(s.logprobs[i] for s in t.segments if s.trained for i in range(len(s.tokens))) - sum(values)
+            for t, values in zip(trajectories, start, strict=True)
+        ]
+        for trajectory, divergence in zip(trajectories, divergences, strict=True):
+            trajectory.rewards["kl"] = divergence
+            if not math.isnan(trajectory.reward):
+                trajectory.reward -= self.config.kl_coefficient * divergence
+        return {"reward/kl": mean(divergences)}

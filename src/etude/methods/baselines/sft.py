@@ -1,0 +1,82 @@
+"""SFT: imitate given answers.
+
+The task set's demonstrations (for a JSONL file: the field `demonstration`, else the answer) are the tokens to make likely. Nothing is sampled while training, so
+`group_size` plays no part: it is the yardstick for what practice adds to imitation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from etude.config import LearnerConfig, PolicyOptimizationConfig
+from etude.errors import InputError
+from etude.loop import PolicyOptimization
+from etude.method import register
+from etude.objectives import Aggregation, Objective, SupervisedObjective
+from etude.types import Group, Metrics, Segment, Task, Trajectory
+
+
+@dataclass
+class SFTConfig(PolicyOptimizationConfig):
+    """Options of SFT."""
+
+    tasks_per_step: int = 64
+    """Demonstrations per step."""
+    aggregation: Aggregation = "token_mean"
+    """How per-token losses become one number."""
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+
+
+@register(
+    slug="sft",
+    name="SFT",
+    family="baselines",
+    paper="",
+    title="Supervised fine-tuning",
+    summary="imitate given answers",
+    config=SFTConfig,
+    signal="demonstrations",
+    rollouts="none",
+)
+class SFT(PolicyOptimization):
+    """Differs from GRPO in where the tokens come from."""
+
+    config: SFTConfig
+
+    def setup(self) -> None:
+        super().setup()
+        if self.task_set.environment() is not None:
+            raise InputError(f"{self.task_set.name} is played in turns with an environment; SFT imitates single answers, so choose a single-turn task set")
+        task = self.task_set.train_task(self.run.seed, 0)
+        if self.demonstration(task, 0) is None:
+            raise InputError(
+                f"{self.task_set.name} has no demonstrations to imitate: task {task.id!r} has none; give JSONL lines a field 'demonstration' or 'answer'"
+            )
+
+    def demonstration(self, task: Task, seed: int) -> str | None:
+        """A worked answer where there is one, else the reference answer."""
+        shown = self.task_set.demonstration(task, seed)
+        return shown if shown is not None else task.answer
+
+    def collect(self, tasks: Sequence[Task]) -> list[Group]:
+        return [Group(task.id, [self.imitated(task, i)]) for i, task in enumerate(tasks)]
+
+    def imitated(self, task: Task, place: int) -> Trajectory:
+        """The demonstration as a trajectory that somebody else wrote."""
+        text = self.demonstration(task, self.run.stream(self.run.step, place, task.id))
+        if text is None:
+            raise InputError(f"task {task.id!r} has no demonstration to imitate; every training task needs one")
+        policy = self.policy
+        prompt = policy.render(task.messages)
+        tokens = [*policy.tokenizer(text, add_special_tokens=False)["input_ids"], policy.tokenizer.eos_token_id]
+        room = policy.context_length - len(prompt)
+        trajectory = Trajectory(task, prompt, [Segment(tokens[:room], "injected", text, trained=True)], "eos" if len(tokens) <= room else "length")
+        trajectory.rewards, trajectory.reward = {}, float("nan")
+        return trajectory
+
+    def credit(self, groups: Sequence[Group]) -> Metrics:
+        return {}
+
+    def objective(self) -> Objective:
+        return SupervisedObjective(aggregation=self.config.aggregation)
