@@ -25,17 +25,14 @@ from machine import describe, headline, median_and_range, peak_memory
 from peer import Peer
 from trl_worker import reward
 
-from etude.advantages import assign, group_normalised
-from etude.config import EvaluationConfig, InputConfig, LearnerConfig, PolicyOptimizationConfig, RunConfig, SamplerConfig, TrainConfig
-from etude.loop import PolicyOptimization
-from etude.method import MethodCard
+from etude.config import EvaluationConfig, InputConfig, LearnerConfig, RunConfig, SamplerConfig, TrainConfig
+from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.models.language import LanguageModel, model_folder
 from etude.models.sampling import SamplingParams
-from etude.objectives import Objective, PolicyObjective, ppo_surrogate
 from etude.run import Run
 from etude.tasks.base import TaskSet
 from etude.tasks.loading import load_tasks
-from etude.types import Group, Metrics, Task
+from etude.types import Task
 
 
 @dataclass(frozen=True)
@@ -71,20 +68,11 @@ class FixedPrompts(TaskSet):
         return {"correct": reward(text)}
 
 
-class TokenLevelGRPO(PolicyOptimization):
-    """What TRL does by default, on Étude's loop; sequences go on past the end token so that lengths are equal."""
-
-    card = MethodCard("token-level-grpo", "Token-level GRPO", "benchmark", "2503.14476", "benchmark", "as TRL's default")
-    minimum_group = 2
+class EqualLengths(GRPO):
+    """GRPO whose sequences go on past the end token, so that both sides train on as many tokens."""
 
     def sampling_params(self) -> SamplingParams:
         return replace(super().sampling_params(), ignore_eos=True)
-
-    def objective(self) -> Objective:
-        return PolicyObjective(ppo_surrogate(0.2, 0.2), aggregation="token_mean")
-
-    def credit(self, groups: Sequence[Group]) -> Metrics:
-        return assign(groups, group_normalised)
 
 
 class EtudeSide:
@@ -92,18 +80,19 @@ class EtudeSide:
 
     def __init__(self, policy: LanguageModel, tasks: Sequence[Task], size: Size, scratch: Path, micro_batch_tokens: int) -> None:
         config = TrainConfig(
-            PolicyOptimizationConfig(
+            method=GRPOConfig(
+                aggregation="token_mean",
                 tasks_per_step=size.tasks,
                 group_size=size.group,
                 sampler=SamplerConfig(max_new_tokens=size.new_tokens),
                 learner=LearnerConfig(lr=LEARNING_RATE, warmup_steps=0, betas=(0.9, 0.999), micro_batch_tokens=micro_batch_tokens),
                 evaluation=EvaluationConfig(eval_kl=False),
             ),
-            InputConfig(),
-            RunConfig(out=scratch / "etude", steps=1_000_000),
+            inputs=InputConfig(),
+            run=RunConfig(out=scratch / "etude", steps=1_000_000),
         )
         self.run = Run.create(config.run, folder_name="benchmark")
-        self.method = TokenLevelGRPO(config, self.run, policy=policy, task_set=FixedPrompts(tasks, size.new_tokens))
+        self.method = EqualLengths(config, self.run, policy=policy, task_set=FixedPrompts(tasks, size.new_tokens))
         self.method.setup()
 
     def step(self) -> dict[str, Any]:

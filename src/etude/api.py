@@ -129,7 +129,8 @@ def evaluate(
         etude.evaluate("runs/grpo-arithmetic-seed0", tasks="arithmetic", samples=32).metrics["eval/pass@1"]
 
     model: an embedded model, a Hugging Face folder or hub id, a run's folder (its exported model), a checkpoint's folder (`runs/x/checkpoints/step-40`), an
-    OpenAI-compatible endpoint (`http://host:port/v1#model`), or a LanguageModel. settings: the other options of `etude eval`: `tasks_limit`, `temperature`, `seed`, `max_new_tokens` and more.
+    OpenAI-compatible endpoint (`http://host:port/v1#model`), or a LanguageModel.
+    settings: the other options of `etude eval`: `tasks_limit`, `temperature`, `seed`, `max_new_tokens` and more.
     Raises InputError for whatever cannot be used.
     """
     given = {"tasks": tasks, "reward": reward, "env": env, "samples": samples, **settings}

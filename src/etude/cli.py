@@ -181,10 +181,19 @@ def _run(slug: str, config: TrainConfig[Any], resume: Path | None) -> int:
     from etude.api import MODEL, REPORT, resume_run, start_run
     from etude.viewer import print_summary
 
+    _quiet_loading(config.inputs.model)
     summary = start_run(slug, config) if resume is None else resume_run(resume, config, source="flag")
     model = summary.folder / MODEL
     print_summary(summary, report=summary.folder / REPORT, model=model if model.is_dir() else None)
     return 130 if summary.status == "interrupted" else 0
+
+
+def _quiet_loading(model: str) -> None:
+    """No progress bars for loading a model that is here already, which would stand in the way of the table; a download keeps its own."""
+    if "/" not in model or Path(model).exists():
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
 
 
 # eval
@@ -210,6 +219,7 @@ def _eval(given: list[str]) -> int:
     from etude.api import measure
     from etude.viewer.evaluation import evaluation_table
 
+    _quiet_loading(str(model))
     with _console(stderr=True).status(f"measuring {model} on {config.tasks}: {config.samples} samples a task, {config.tasks_limit} tasks at most"):
         evaluation = measure(str(model), config)
     title = f"{model} on {config.tasks}: {len(evaluation.tasks)} tasks, {config.samples} samples each"

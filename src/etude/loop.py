@@ -275,6 +275,6 @@ def rollout_metrics(groups: Sequence[Group]) -> Metrics:
     }
     for name in sorted({name for t in trajectories for name in t.rewards}):
         metrics[f"reward/{name}"] = mean([t.rewards[name] for t in trajectories if name in t.rewards and t.rewards[name] == t.rewards[name]])
-    if any(s.author != "policy" for t in trajectories for s in t.segments):
+    if any(s.author in ("tool", "environment") for t in trajectories for s in t.segments):
         metrics["rollout/turns"] = mean([float(sum(s.author == "policy" for s in t.segments)) for t in trajectories])
     return metrics

@@ -15,7 +15,6 @@ from etude.models.language import LanguageModel
 from etude.models.sampling import SamplingParams, stream_key
 from etude.rewards import judge
 from etude.rollouts import EpisodeRequest, run_episodes
-from etude.tasks.answers import final_answer
 from etude.tasks.base import TaskSet
 from etude.types import Metrics, Task, Trajectory, mean
 
@@ -41,7 +40,7 @@ def record_of(trajectory: Trajectory) -> dict[str, Any]:
         "task_id": trajectory.task.id,
         "prompt": trajectory.task.prompt,
         "answer": trajectory.task.answer,
-        "text": trajectory.text if len(turns) == 1 else "\n".join(f"[{t['author']}] {t['text']}" for t in turns),
+        "text": turns[0]["text"] if len(turns) == 1 else "\n".join(f"[{t['author']}] {t['text']}" for t in turns),
         "reward": trajectory.reward,
         "rewards": dict(trajectory.rewards),
         "correct": trajectory.correct,
@@ -90,7 +89,7 @@ def evaluate(
     metrics = summarise(
         task_ids=[t.id for t in tasks],
         correct=[[t.correct for t in row] for row in rows],
-        answers=[[final_answer(t.last_text) for t in row] for row in rows],
+        answers=[[task_set.answer_in(t.last_text) for t in row] for row in rows],
         lengths=[[t.generated_length for t in row] for row in rows],
         formats=[[t.rewards["format"] for t in row] for row in rows] if all("format" in t.rewards for t in flat) else None,
     )

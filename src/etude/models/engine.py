@@ -435,7 +435,7 @@ class Engine(Sampler):
         )
 
     def _text(self, tokens: list[int], stop: tuple[str, ...]) -> str:
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
         ends = [text.find(s) for s in stop if s in text]
         return text[: min(ends)] if ends else text
 

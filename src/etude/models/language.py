@@ -22,6 +22,13 @@ EMBEDDED = ("tiny", "smollm2")
 """Models that need no download: `tiny` ships with the package, `smollm2` with the extra of that name."""
 
 
+ADAPTER = "adapter_config.json"
+"""The file that makes a folder one of a LoRA adapter; it names the model that the adapter belongs to."""
+
+STAND_IN = "etude-stand-in"
+"""An answer that stands for the model's own where a chat template is looked at; no template writes it by itself."""
+
+
 def model_folder(spec: str) -> str:
     """Where a model specification leads: an embedded model's folder, an existing folder, or a hub id as it is.
 
@@ -37,7 +44,7 @@ def model_folder(spec: str) -> str:
         return str(smollm2_folder())
     path = Path(spec).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not (path / "config.json").is_file() and not (path / ADAPTER).is_file():
             exported = path / "model" / "config.json"
             hint = f" This looks like a run folder: its model is {path / 'model'}." if exported.is_file() else ""
             raise InputError(f"{spec} is a folder without config.json; expected a Hugging Face model folder (as save_pretrained writes).{hint}")
@@ -73,14 +80,16 @@ class LanguageModel:
         slots: int = 0,
         learner: LearnerConfig | None = None,
     ) -> LanguageModel:
-        """Load an embedded model, a Hugging Face folder or a hub id. With `learner.lora_rank` > 0 a fresh adapter is put on it.
+        """Load an embedded model, a Hugging Face folder, an adapter's folder (merged into the model it belongs to) or a hub id.
 
+        With `learner.lora_rank` > 0 a fresh adapter is put on it.
         Raises InputError when the folder is missing, is not a causal LM, or its tokenizer has no end token.
         """
         folder = model_folder(spec)
+        base = _base_of(folder, spec)
         place = resolve_device(device)
         try:
-            config = AutoConfig.from_pretrained(folder)
+            config = AutoConfig.from_pretrained(base)
         except (OSError, ValueError, json.JSONDecodeError) as error:
             raise InputError(f"{spec} can't be read as a Hugging Face model: {_first_line(error)}") from error
         if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.is_encoder_decoder:
@@ -90,18 +99,20 @@ class LanguageModel:
         tokenizer = _load_tokenizer(folder, spec)
         number_format = getattr(torch, dtype) if dtype != "auto" else (torch.float32 if place.type == "cpu" else torch.bfloat16)
         try:
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=number_format)
+            model = AutoModelForCausalLM.from_pretrained(base, dtype=number_format)
+            if base != folder:
+                model = _merged(model, folder)
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"the weights of {spec} can't be loaded: {_first_line(error)}") from error
-        model.to(place)
+        model.to(place)  # type: ignore[arg-type]
         model.eval()
         model.requires_grad_(True)
-        lora = learner is not None and learner.lora_rank > 0
-        if lora:
+        recommended = 2e-6
+        if learner is not None and learner.lora_rank > 0:
             model = _with_adapter(model, learner)
-        recommended = 1e-4 if lora else 2e-6
+            recommended = 1e-4
         if spec == "tiny":
-            recommended = 1e-3
+            recommended = 5e-4
         return cls.wrap(model, tokenizer, name=spec, slots=slots, recommended_lr=recommended)
 
     @classmethod
@@ -142,24 +153,24 @@ class LanguageModel:
             text = "\n" + "\n".join(m.content for m in messages) + "\n"
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         # The template is applied with and without the new messages behind a stand-in turn; what the second has more is what to append.
-        opening = [Message("user", "x"), Message("assistant", "y")]
+        opening = [Message("user", "x"), Message("assistant", STAND_IN)]
         before = self._template_text(opening, generation=False)
         after = self._template_text([*opening, *messages], generation=True)
         if not after.startswith(before):
             raise InputError(
                 f"the chat template of {self.name} rewrites earlier turns when later ones come; multi-turn tasks need a template that only appends"
             )
-        end = before[before.rindex("y") + 1 :]
+        end = before[before.rindex(STAND_IN) + len(STAND_IN) :]
         ended = bool(generated) and generated[-1] in self.sampler.eos_ids
         if ended:
             # The model's own end token stands for the first part of the template's turn end.
-            own = self.tokenizer.decode([generated[-1]], skip_special_tokens=False)
+            own = str(self.tokenizer.decode([generated[-1]], skip_special_tokens=False))
             end = end.removeprefix(own)
         return list(self.tokenizer(end + after[len(before) :], add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of some tokens, special ones left out."""
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def save(self, folder: Path) -> None:
         """Write a Hugging Face folder (an adapter folder for a LoRA model) with the tokenizer."""
@@ -214,14 +225,9 @@ def _complete_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 
 def _eos_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    ids = {tokenizer.eos_token_id}
-    generation = getattr(model, "generation_config", None)
-    own = getattr(generation, "eos_token_id", None)
-    if isinstance(own, int):
-        ids.add(own)
-    elif own is not None:
-        ids.update(own)
-    return sorted(i for i in ids if i is not None)
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    listed = own if isinstance(own, list) else [own]
+    return sorted({i for i in (tokenizer.eos_token_id, *listed) if isinstance(i, int)})
 
 
 def _context_length(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -232,6 +238,30 @@ def _context_length(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     return min(known) if known else 2048
 
 
+def _base_of(folder: str, spec: str) -> str:
+    """Where the weights are: the folder itself, or for an adapter's the model it belongs to."""
+    record = Path(folder) / ADAPTER
+    if not record.is_file() or (Path(folder) / "config.json").is_file():
+        return folder
+    try:
+        base = json.loads(record.read_text())["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{record} can't be read; expected an adapter's settings with base_model_name_or_path") from error
+    try:
+        return model_folder(str(base))
+    except InputError as error:
+        raise InputError(f"{spec} is an adapter, and the model it belongs to can't be used: {error}; put that model there, or name it in {record}") from error
+
+
+def _merged(model: Any, folder: str) -> Any:
+    """The model with an adapter's weights added to its own."""
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise MissingExtra("peft", "lora", "loading a LoRA adapter") from error
+    return PeftModel.from_pretrained(model, folder).merge_and_unload()  # type: ignore[operator]
+
+
 def _with_adapter(model: PreTrainedModel, config: LearnerConfig) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
@@ -240,7 +270,7 @@ def _with_adapter(model: PreTrainedModel, config: LearnerConfig) -> Any:
     targets: Any = "all-linear" if config.lora_targets == ("all-linear",) else list(config.lora_targets)
     adapter = LoraConfig(
         r=config.lora_rank,
-        lora_alpha=config.lora_alpha or 2 * config.lora_rank,
+        lora_alpha=config.lora_alpha or 2 * config.lora_rank,  # type: ignore[arg-type]
         target_modules=targets,
         lora_dropout=0.0,
         bias="none",

@@ -127,15 +127,15 @@ def build_model(seed: int) -> LlamaForCausalLM:
         tie_word_embeddings=True,
         initializer_range=0.05,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=int(tokenizer.convert_tokens_to_ids(END)),  # type: ignore[arg-type]
+        pad_token_id=int(tokenizer.convert_tokens_to_ids(PAD)),  # type: ignore[arg-type]
         dtype="float32",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig(
-        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, max_new_tokens=64
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=int(tokenizer.convert_tokens_to_ids(END)),  # type: ignore[arg-type] pad_token_id=int(tokenizer.convert_tokens_to_ids(PAD)),  # type: ignore[arg-type] max_new_tokens=64
     )
     return model.eval()
 

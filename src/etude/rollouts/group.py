@@ -5,13 +5,15 @@ All episodes share one continuously batched sampler: while one waits for nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from etude.errors import InputError
+from etude.errors import InputError, NonFiniteError
 from etude.ledger import FORWARD, Ledger
 from etude.models.language import LanguageModel
-from etude.models.sampling import FinishedEvent, Request, SamplingParams, stream_key
+from etude.models.sampling import FinishedEvent, Request, Sampler, SamplingParams, stream_key
 from etude.tasks.base import Environment, TaskSet
 from etude.types import Completion, Group, Segment, StopReason, Task, Trajectory
 
@@ -55,14 +57,15 @@ def run_episodes(
 ) -> list[Trajectory]:
     """One trajectory for each request, in their order; nothing is judged yet, but an environment's rewards are in `tags`.
 
-    Each turn is a trained segment, each answer of the environment an untrained one. Everything spent is added to `ledger`.
+    Each turn is a trained segment, each answer of the environment an untrained one. Everything spent is added to `ledger`. Every environment is closed, also
+    after an error. Raises NonFiniteError when the policy's log-probabilities are not finite: what it then writes means nothing.
     """
     sampler = policy.sampler
     before = sampler.clock.copy()
     rendered: dict[str, list[int]] = {}
     running: dict[int, _Episode] = {}
     episodes: list[_Episode] = []
-    try:
+    with _closing() as environments, _aborting(sampler, running):
         for request in requests:
             environment = task_set.environment()
             if environment is None:
@@ -70,6 +73,7 @@ def run_episodes(
                 if prompt is None:
                     prompt = rendered[request.task.id] = policy.render(request.task.messages)
             else:
+                environments.append(environment)
                 prompt = policy.render(list(environment.reset(request.task)))
             _check_prompt(prompt, params, policy, request.task)
             episode = _Episode(request, prompt, environment)
@@ -80,16 +84,13 @@ def run_episodes(
             for event in sampler.step():
                 if isinstance(event, FinishedEvent) and event.request in running:
                     episode = running.pop(event.request)
-                    following = _take_turn(episode, event.completion, policy, params, max_turns, ledger)
+                    try:
+                        _check_finite(event.completion, policy, episode.request.task)
+                        following = _take_turn(episode, event.completion, policy, params, max_turns, ledger)
+                    finally:
+                        sampler.release(event.request)
                     if following is not None:
                         running[following] = episode
-    finally:
-        for ident in running:
-            sampler.abort(ident)
-            sampler.release(ident)
-        for episode in episodes:
-            if episode.environment is not None:
-                episode.environment.close()
     spent = sampler.clock.since(before)
     ledger.generated_tokens += spent.generated_tokens
     ledger.prompt_tokens += spent.prefill_tokens
@@ -98,6 +99,35 @@ def run_episodes(
     ledger.count_call("policy", sum(1 for e in episodes for s in e.segments if s.author == "policy"))
     ledger.forward_equivalents += FORWARD * (spent.generated_tokens + spent.prefill_tokens)
     return [episode.trajectory() for episode in episodes]
+
+
+@contextlib.contextmanager
+def _closing() -> Iterator[list[Environment]]:
+    """Closes every environment that was added, whatever happens. An error that is on its way is told before one that closing makes."""
+    environments: list[Environment] = []
+    try:
+        yield environments
+    except BaseException:
+        for environment in environments:
+            with contextlib.suppress(Exception):
+                environment.close()
+        raise
+    with contextlib.ExitStack() as stack:
+        for environment in environments:
+            stack.callback(environment.close)
+
+
+@contextlib.contextmanager
+def _aborting(sampler: Sampler, running: dict[int, _Episode]) -> Iterator[None]:
+    """Takes what still runs out of the sampler, which other episodes will use."""
+    try:
+        yield
+    finally:
+        for ident in running:
+            # One that ended in the same step as an error elsewhere is in flight no more.
+            with contextlib.suppress(InputError):
+                sampler.abort(ident)
+            sampler.release(ident)
 
 
 def _take_turn(episode: _Episode, completion: Completion, policy: LanguageModel, params: SamplingParams, max_turns: int, ledger: Ledger) -> int | None:
@@ -128,7 +158,6 @@ def _take_turn(episode: _Episode, completion: Completion, policy: LanguageModel,
             following = sampler.fork(completion.request, append=tokens, stream=stream, params=params, keep=True)
         else:
             episode.stop_reason = "length"
-    sampler.release(completion.request)
     return following
 
 
@@ -150,6 +179,11 @@ def group_rollouts(
     requests = [EpisodeRequest(task, sample, stream(task, place, sample)) for place, task in enumerate(tasks) for sample in range(group_size)]
     trajectories = run_episodes(policy, requests, task_set, params, max_turns=max_turns, ledger=ledger)
     return [Group(task.id, trajectories[place * group_size : (place + 1) * group_size]) for place, task in enumerate(tasks)]
+
+
+def _check_finite(completion: Completion, policy: LanguageModel, task: Task) -> None:
+    if not all(map(math.isfinite, completion.logprobs)):
+        raise NonFiniteError(f"the log-probabilities of {policy.name} are not finite on task {task.id!r}: its weights or activations hold NaN or infinities")
 
 
 def _check_prompt(prompt: Sequence[int], params: SamplingParams, policy: LanguageModel, task: Task) -> None:

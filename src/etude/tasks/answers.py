@@ -35,7 +35,8 @@ def follows_convention(text: str) -> bool:
 def normalise(answer: str) -> str:
     """The form in which answers are compared.
 
-    Numbers lose thousands commas, plus signs, leading and trailing zeros ('+1,250.50' -> '1250.5', '-0' -> '0'); other text loses case, wrapping and extra white space.
+    Numbers lose thousands commas, plus signs, leading and trailing zeros ('+1,250.50' -> '1250.5', '-0' -> '0').
+    Other text loses case, wrapping and extra white space.
     """
     bare = answer.strip(_WRAPPING + "\r\n").rstrip(".").strip(_WRAPPING)
     if _NUMBER.fullmatch(bare):

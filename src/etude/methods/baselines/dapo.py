@@ -76,9 +76,12 @@ class DAPO(GRPO):
     def judge(self, groups: Sequence[Group]) -> None:
         super().judge(groups)
         if self.config.overlong_weight:
-            limit = self.params.max_new_tokens
+            trajectories = trajectories_of(groups)
+            # The limit is one turn's; an episode in an environment has as many of them as it has turns.
+            turns = self.max_turns if any("environment_reward" in t.tags for t in trajectories) else 1
+            limit = self.params.max_new_tokens * turns
             cache = max(1, round(self.config.overlong_share * limit))
-            add_overlong(trajectories_of(groups), max_length=limit, cache=cache, weight=self.config.overlong_weight)
+            add_overlong(trajectories, max_length=limit, cache=cache, weight=self.config.overlong_weight)
 
     def select(self, groups: list[Group]) -> list[Group]:
         return self.kept[: self.config.tasks_per_step] if self.config.dynamic_sampling else groups

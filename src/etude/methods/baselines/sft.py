@@ -46,7 +46,9 @@ class SFT(PolicyOptimization):
 
     def setup(self) -> None:
         super().setup()
-        if self.task_set.environment() is not None:
+        environment = self.task_set.environment()
+        if environment is not None:
+            environment.close()
             raise InputError(f"{self.task_set.name} is played in turns with an environment; SFT imitates single answers, so choose a single-turn task set")
         task = self.task_set.train_task(self.run.seed, 0)
         if self.demonstration(task, 0) is None:

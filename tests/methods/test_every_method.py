@@ -1,0 +1,136 @@
+"""What every method in the registry has to do: train, keep finite accounts, resume exactly, come back from its file, and export a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import etude
+from etude.method import get_method, known_methods
+from etude.run import Run, without_time
+from etude.settings import build_config
+from etude.settings_file import saved_config
+
+METHODS = known_methods()
+SMALL: dict[str, Any] = {
+    "tasks_per_step": 2,
+    "group_size": 4,
+    "eval_tasks": 4,
+    "eval_samples": 2,
+    "max_new_tokens": 10,
+    "steps": 3,
+    "checkpoint_every": 1,
+    "evaluate_every": 2,
+    "quiet": True,
+    "threads": 1,
+    "warmup_steps": 0,
+    "schedule": "cosine",
+}
+# A reward that splits whatever a model writes, so that there is something to learn from whether it can do the tasks or not.
+REWARD = "import zlib\n\ndef parity(task, text):\n    return {'correct': float(zlib.crc32(text.encode()) % 2)}\n"
+UNDEFINED = {"sft": {"reward/mean", "reward/std", "rollout/entropy"}}
+"""Metrics that have no value for a method: imitation judges and samples nothing."""
+
+
+@dataclass
+class Whole:
+    slug: str
+    folder: Path
+    settings: dict[str, Any]
+    summary: etude.Summary
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A run of each method that nothing disturbed."""
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "reward.py").write_text(REWARD)
+    settings = {**SMALL, "reward": f"{folder / 'reward.py'}:parity"}
+    summary = etude.train(request.param, out=folder / "run", **settings)
+    return Whole(request.param, folder, settings, summary)
+
+
+def test_a_method_trains_accounts_and_exports(whole: Whole) -> None:
+    slug, summary, run = whole.slug, whole.summary, whole.folder / "run"
+    assert (summary.status, summary.step) == ("finished", 3)
+    lines = Run.open(run).metrics()
+    missing = {name for line in lines for name, value in line.items() if value is None}
+    assert missing == UNDEFINED.get(slug, set())
+
+    steps = [line for line in lines if "time/step" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3]
+    spent = [0.0, *(line["ledger"]["forward_equivalents"] for line in steps)]
+    assert all(b > a for a, b in zip(spent, spent[1:], strict=False))
+    last = steps[-1]["ledger"]
+    assert last["trained_tokens"] > 0
+    if get_method(slug).card.rollouts == "none":
+        assert (last["rollouts"], last["generated_tokens"]) == (0, 0)
+    else:
+        assert last["rollouts"] >= 3 * 2 * 4
+        assert last["rollouts"] % 8 == 0
+        assert last["rollouts"] <= last["generated_tokens"] <= 10 * last["rollouts"]
+        assert last["model_calls"] == {"policy": last["rollouts"]}
+
+    assert saved_config(run) == (slug, build_config(slug, out=run, **whole.settings))
+
+    exported = AutoModelForCausalLM.from_pretrained(run / "model")
+    shipped = AutoModelForCausalLM.from_pretrained(etude.models.language.model_folder("tiny"))
+    moved = [float((a - b).detach().abs().max()) for a, b in zip(exported.parameters(), shipped.parameters(), strict=True)]
+    assert max(moved) > 0
+    assert len(AutoTokenizer.from_pretrained(run / "model")) == exported.config.vocab_size
+    again = etude.evaluate(run, reward=whole.settings["reward"], samples=2, tasks_limit=4, max_new_tokens=10, max_turns=8, threads=1)
+    assert {k: v for k, v in again.metrics.items() if k in summary.after} == pytest.approx(
+        {k: v for k, v in summary.after.items() if k in again.metrics}, nan_ok=True
+    )
+
+
+def test_a_method_that_was_stopped_goes_on_as_if_it_had_not_been(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    method: Any = get_method(whole.slug)
+    step = method.step
+
+    def interrupted(self: Any) -> dict[str, float]:
+        if self.run.step == 3:
+            raise KeyboardInterrupt
+        return step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(method, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            etude.train(whole.slug, out=whole.folder / "parted", **whole.settings)
+    assert Run.open(whole.folder / "parted").checkpoints.steps()[-1] == 2
+    assert etude.train(resume=whole.folder / "parted").step == 3
+    undisturbed, parted = Run.open(whole.folder / "run"), Run.open(whole.folder / "parted")
+    assert [without_time(line) for line in parted.metrics()] == [without_time(line) for line in undisturbed.metrics()]
+    assert list(parted.trajectories_log) == list(undisturbed.trajectories_log)
+    weights = [AutoModelForCausalLM.from_pretrained(run.folder / "model").state_dict() for run in (undisturbed, parted)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("tasks", ["calculator", "check-and-fix"])
+def test_episodes_with_an_environment_are_trained_and_resumed(tasks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = {**SMALL, "tasks": tasks, "steps": 2}
+    etude.train("grpo", out="whole", **settings)
+    records = [json.loads(line) for line in Path("whole/trajectories.jsonl").read_text().splitlines()]
+    assert all("environment" in r["rewards"] and "correct" in r["rewards"] for r in records)
+    assert Run.open("whole").metrics()[-1]["ledger"]["environment_steps"] > 0
+    grpo: Any = get_method("grpo")
+    step = grpo.step
+
+    def interrupted(self: Any) -> dict[str, float]:
+        if self.run.step == 2:
+            raise KeyboardInterrupt
+        return step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(grpo, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            etude.train("grpo", out="parted", **settings)
+    etude.train(resume="parted")
+    assert [without_time(m) for m in Run.open("parted").metrics()] == [without_time(m) for m in Run.open("whole").metrics()]
