@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from machine import describe, headline, matmul_peak, median_and_range, peak_memory
 from peer import Peer
+from torch import Tensor
 
 from etude.models.language import LanguageModel, model_folder
 from etude.models.sampling import Request, SamplingParams, stream_key
@@ -83,7 +84,8 @@ def etude_side(policy: LanguageModel) -> Side:
 def transformers_side(folder: str, device: torch.device) -> Side:
     from transformers import AutoModelForCausalLM, LogitsProcessor
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.to(device).eval()
     eos = model.generation_config.eos_token_id
     eos = eos if isinstance(eos, int) else eos[0]
 
@@ -94,7 +96,7 @@ def transformers_side(folder: str, device: torch.device) -> Side:
             self.prompt_length = prompt_length
             self.lengths = torch.tensor(lengths, device=device)
 
-        def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
             last = input_ids.shape[1] - self.prompt_length + 1 >= self.lengths
             scores[:, eos] = torch.where(last, torch.inf, -torch.inf)
             # A row of one infinity has no softmax: leave the end token alone in it.

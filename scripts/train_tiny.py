@@ -3,9 +3,9 @@
     python scripts/train_tiny.py                    # everything: train, measure, write src/etude/assets/tiny and the table in docs/tiny-model.md
     python scripts/train_tiny.py --only-measure     # measure the weights that are there
 
-The model imitates written demonstrations of all built-in families. The first part of training shows correct ones, so that it has the skills; the rest shows
-demonstrations with slips at a fixed rate per family, so that it makes mistakes at that rate and has something left to learn. It is trained to the end of its schedule.
-Interrupt it at any time; started again with the same settings, it goes on from its last checkpoint.
+The model imitates written demonstrations of all built-in families. The first part of training shows correct ones, so that it has the skills; the rest
+shows demonstrations with slips at a fixed rate per family, so that it makes mistakes at that rate and has something left to learn. It is trained to the
+end of its schedule. Interrupt it at any time; started again with the same settings, it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from etude.evals.passk import maj_at_k, pass_at_k, vote_labels
-from etude.models.tiny import FOLDER, build_model, build_tokenizer
+from etude.models.tiny import FOLDER, PAD, SPECIAL, build_model, build_tokenizer
 from etude.tasks.answers import final_answer
 from etude.tasks.builtin import builtin_task_sets
 from etude.tasks.builtin.generated import GeneratedTaskSet
@@ -82,9 +83,11 @@ class Config:
     """Share of training after which every demonstration has them."""
     seed: int = 7
     """Seed of the initial weights and of the training tasks."""
+    save_every: int = 250
+    """Steps between checkpoints."""
     threads: int = 2
     only_measure: bool = False
-    samples: int = 32
+    samples: int = 16
     """Samples for each held-out task when measuring."""
     tasks: int = 256
     """Held-out tasks of each family when measuring."""
@@ -130,7 +133,7 @@ class Demonstrations:
 
     def _padded(self, encoded: list[tuple[list[int], list[bool]]]) -> tuple[Tensor, Tensor]:
         longest = max(len(tokens) for tokens, _ in encoded)
-        ids = torch.full((len(encoded), longest), self.tokenizer.pad_token_id)
+        ids = torch.full((len(encoded), longest), SPECIAL.index(PAD))
         labels = torch.full((len(encoded), longest), -100)
         for row, (tokens, written) in enumerate(encoded):
             ids[row, : len(tokens)] = torch.tensor(tokens)
@@ -146,7 +149,7 @@ def learning_rate(config: Config, step: int) -> float:
     return config.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def train(config: Config) -> torch.nn.Module:
+def train(config: Config) -> LlamaForCausalLM:
     """Train from the seeded initial weights, or go on from the checkpoint of a run with the same settings."""
     model = build_model(config.seed).train()
     decayed = [p for p in model.parameters() if p.dim() > 1]
@@ -181,12 +184,12 @@ def train(config: Config) -> torch.nn.Module:
             progress.update(bar, advance=1, loss=smooth)
             if (step + 1) % 100 == 0:
                 progress.console.print(f"step {step + 1}: loss {smooth:.4f}, {tokens / (time.monotonic() - began):.0f} tokens/s", highlight=False)
-            if (step + 1) % 250 == 0:
+            if (step + 1) % config.save_every == 0:
                 save(config, model, optimizer, step + 1)
     return model.eval()
 
 
-def save(config: Config, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save(config: Config, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Write the training state under a temporary name, then move it into place."""
     config.checkpoint.mkdir(parents=True, exist_ok=True)
     state = {f"model.{name}": p.detach().contiguous() for name, p in model.named_parameters()}
@@ -197,7 +200,7 @@ def save(config: Config, model: torch.nn.Module, optimizer: torch.optim.Optimize
     temporary.replace(config.checkpoint / "state.safetensors")
 
 
-def resume(config: Config, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def resume(config: Config, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> int:
     """Load the training state if there is one of the same settings; returns the step to go on from."""
     from safetensors import safe_open
 
@@ -224,12 +227,14 @@ def resume(config: Config, model: torch.nn.Module, optimizer: torch.optim.Optimi
 
 def fingerprint(config: Config) -> str:
     """Everything that decides the weights."""
-    settings = {k: v for k, v in asdict(config).items() if k not in ("out", "checkpoint", "threads", "only_measure", "samples", "tasks")}
+    settings = {k: v for k, v in asdict(config).items() if k not in ("out", "checkpoint", "save_every", "threads", "only_measure", "samples", "tasks")}
     return json.dumps({**settings, "families": {name: asdict(f) for name, f in FAMILIES.items()}})
 
 
 @torch.no_grad()
-def episodes(model: torch.nn.Module, tokenizer, task_set: GeneratedTaskSet, tasks: Sequence[Task]) -> list[tuple[dict[str, float], str | None, int]]:
+def episodes(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, task_set: GeneratedTaskSet, tasks: Sequence[Task]
+) -> list[tuple[dict[str, float], str | None, int]]:
     """One sampled episode for each task: the verifier's verdict, the final answer, and the tokens written."""
     contexts = [tokenizer.apply_chat_template([asdict(m) for m in task.messages], add_generation_prompt=True, return_dict=False) for task in tasks]
     environments = [task_set.environment() for task in tasks]
@@ -257,7 +262,7 @@ def episodes(model: torch.nn.Module, tokenizer, task_set: GeneratedTaskSet, task
     return [r for r in results if r is not None]
 
 
-def generate(model: torch.nn.Module, tokenizer, contexts: list[list[int]], max_new_tokens: int) -> list[tuple[str, int]]:
+def generate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, contexts: list[list[int]], max_new_tokens: int) -> list[tuple[str, int]]:
     """One sample at temperature 1 for each context: text and number of tokens."""
     order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))
     out: list[tuple[str, int]] = [("", 0)] * len(contexts)
@@ -271,7 +276,7 @@ def generate(model: torch.nn.Module, tokenizer, contexts: list[list[int]], max_n
     return out
 
 
-def measure(config: Config, model: torch.nn.Module) -> dict[str, dict[str, float]]:
+def measure(config: Config, model: LlamaForCausalLM) -> dict[str, dict[str, float]]:
     """pass@k, maj@8, share in the asked form and mean length on each held-out split, at temperature 1."""
     torch.manual_seed(config.seed)
     tokenizer = build_tokenizer()
@@ -310,18 +315,15 @@ def write_table(rows: dict[str, dict[str, float]]) -> None:
 def main(config: Config) -> None:
     torch.set_num_threads(config.threads)
     if config.only_measure:
-        from transformers import AutoModelForCausalLM
-
-        model = AutoModelForCausalLM.from_pretrained(config.out)
+        model = LlamaForCausalLM.from_pretrained(config.out)
     else:
         model = train(config)
         model.save_pretrained(config.out)
         build_tokenizer().save_pretrained(config.out)
         (config.out / "model.safetensors").chmod(0o644)
     rows = measure(config, model)
-    (config.out / "evaluation.json").write_text(
-        json.dumps({"samples": config.samples, "tasks": config.tasks, "temperature": 1.0, "families": rows}, indent=2) + "\n"
-    )
+    measured = {"samples": config.samples, "tasks": config.tasks, "temperature": 1.0, "families": rows}
+    (config.out / "evaluation.json").write_text(json.dumps(measured, indent=2) + "\n")
     if config.out == FOLDER and TABLE.exists():
         write_table(rows)
 

@@ -244,3 +244,11 @@ def test_warnings_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setitem(etude.cli.COMMANDS, "list", warn)
     assert main(["list"]) == 0
     assert capsys.readouterr().err == "warning: the disk is [nearly] full\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "etude", "--help"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")

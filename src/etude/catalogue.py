@@ -89,8 +89,8 @@ def as_tables(rows: Iterable[Entry]) -> RenderableType:
     for family, group in groupby(rows, key=lambda row: row.family):
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=family, title_justify="left", title_style="bold")
         for name in ("method", "name", "paper", "changes"):
-            table.add_column(name, no_wrap=True)
-        table.add_column("what it does", ratio=1, min_width=24)
+            table.add_column(name, no_wrap=name != "name")
+        table.add_column("what it does", ratio=1, min_width=20)
         table.add_column("claim", no_wrap=True)
         for row in group:
             paper = Text(row.paper or NO_CLAIM, style=f"link {row.link}" if row.link else "")

@@ -61,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             _say("interrupted", "", "yellow")
             return 130
+        except BrokenPipeError:
+            # Whoever reads has seen enough (`etude list | head`); nothing is to be flushed at exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         except EtudeError as error:
             if debug:
                 raise
@@ -222,8 +226,9 @@ def _eval(given: list[str]) -> int:
     _quiet_loading(str(model))
     with _console(stderr=True).status(f"measuring {model} on {config.tasks}: {config.samples} samples a task, {config.tasks_limit} tasks at most"):
         evaluation = measure(str(model), config)
-    title = f"{model} on {config.tasks}: {len(evaluation.tasks)} tasks, {config.samples} samples each"
-    _console().print(evaluation_table(evaluation.metrics, title))
+    console = _console()
+    console.print(f"{model} on {config.tasks}: {len(evaluation.tasks)} tasks, {config.samples} samples each", markup=False, highlight=False, soft_wrap=True)
+    console.print(evaluation_table(evaluation.metrics))
     if out is not None:
         write_evaluation(out, evaluation, str(model), config)
     return 0

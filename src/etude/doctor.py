@@ -78,7 +78,7 @@ def as_table(findings: list[Finding]) -> RenderableType:
     table.add_column(no_wrap=True, style="dim")
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
-    table.add_column(ratio=1)
+    table.add_column(ratio=1, overflow="fold")
     previous = ""
     for finding in findings:
         if previous and finding.group != previous:
@@ -164,10 +164,13 @@ def _gpus() -> str:
 
 
 def _generates() -> str:
+    from transformers.utils import logging
+
     from etude.models.language import LanguageModel
     from etude.models.sampling import Request, SamplingParams
     from etude.types import Message
 
+    logging.disable_progress_bar()
     policy = LanguageModel.load("tiny")
     prompt = tuple(policy.render([Message("user", "3+4=")]))
     completion = policy.sampler.generate([Request(prompt, SamplingParams(max_new_tokens=8, temperature=0.0))])[0]

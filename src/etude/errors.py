@@ -19,12 +19,13 @@ class InputError(EtudeError, ValueError):
 
 
 class MissingExtra(EtudeError, ImportError):
-    """An optional dependency is needed. The message names the extra to install."""
+    """An optional dependency is needed. The message names the extra to install, or the `command` that installs it where that takes more."""
 
     exit_code = 2
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install 'etude[{extra}]'")
+    def __init__(self, package: str, extra: str, purpose: str, *, command: str | None = None) -> None:
+        command = command or f"pip install 'etude[{extra}]'"
+        super().__init__(f"{purpose} needs the package {package!r}; install it with: {command}")
 
 
 class CheckpointError(EtudeError):

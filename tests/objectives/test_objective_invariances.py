@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields, replace
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -130,7 +131,7 @@ def test_micro_batches_add_up(name: str, seed: int, cuts: set[int]) -> None:
     batch = batch_for(name, seed)
     loss, gradient = loss_and_gradient(name, batch)
     edges = [0, *sorted(cuts), 5]
-    parts = [loss_and_gradient(name, changed(batch, lambda v, a=a, b=b: v[a:b])) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [loss_and_gradient(name, changed(batch, lambda v, a=a, b=b: v[a:b])) for a, b in pairwise(edges)]
     same(torch.stack([p for p, _ in parts]).sum(), loss)
     same(torch.cat([g for _, g in parts]), gradient)
 

@@ -190,7 +190,8 @@ def test_divergence_estimators(own: float, reference: float, values: tuple[float
 
 
 @pytest.mark.parametrize(
-    ("estimator", "expected_value", "expected_gradient"), [(k1, 0.1438410, 0.0), (k2, 0.1612137, 0.2746531), (k3, 0.1438410, 0.25), (k3_plus, 0.1438410, 0.2746531)]
+    ("estimator", "expected_value", "expected_gradient"),
+    [(k1, 0.1438410, 0.0), (k2, 0.1612137, 0.2746531), (k3, 0.1438410, 0.25), (k3_plus, 0.1438410, 0.2746531)],
 )
 def test_expected_divergence_of_two_tokens(estimator: Estimator, expected_value: float, expected_gradient: float) -> None:
     logits = tensor(0, 0).requires_grad_()
@@ -306,7 +307,9 @@ def test_preference_loss() -> None:
 
 def preference_batch(units: list[int]) -> TokenBatch:
     logprobs = -torch.tensor([[1.0, 1, 7], [2, 1, 1], [1, 1, 1], [3, 7, 7]], dtype=torch.float64)
-    sample = batch(logprobs.requires_grad_(), [2, 3, 3, 1], aggregation="seq_mean_token_sum", reference=-torch.tensor([[2.0], [1], [1], [3]]).expand(4, 3).double())
+    sample = batch(
+        logprobs.requires_grad_(), [2, 3, 3, 1], aggregation="seq_mean_token_sum", reference=-torch.tensor([[2.0], [1], [1], [3]]).expand(4, 3).double()
+    )
     sample.unit = torch.tensor(units)
     sample.units = 2
     return sample

@@ -92,9 +92,11 @@ class LanguageModel:
             config = AutoConfig.from_pretrained(base)
         except (OSError, ValueError, json.JSONDecodeError) as error:
             raise InputError(f"{spec} can't be read as a Hugging Face model: {_first_line(error)}") from error
-        if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.is_encoder_decoder:
+        if config.is_encoder_decoder or not _is_causal(config):
+            named = ", ".join(config.architectures or ["no architecture named"])
             raise InputError(
-                f"{spec} is a {config.model_type!r} model, which does not generate text token by token; expected a causal language model such as Llama, Qwen or GPT-2"
+                f"{spec} is a {config.model_type!r} model ({named}), which does not generate text token by token; "
+                "expected a causal language model such as Llama, Qwen or GPT-2"
             )
         tokenizer = _load_tokenizer(folder, spec)
         number_format = getattr(torch, dtype) if dtype != "auto" else (torch.float32 if place.type == "cpu" else torch.bfloat16)
@@ -112,7 +114,7 @@ class LanguageModel:
             model = _with_adapter(model, learner)
             recommended = 1e-4
         if spec == "tiny":
-            recommended = 5e-4
+            recommended = 3e-4
         return cls.wrap(model, tokenizer, name=spec, slots=slots, recommended_lr=recommended)
 
     @classmethod
@@ -236,6 +238,12 @@ def _context_length(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     limits.append(tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None)
     known = [n for n in limits if n]
     return min(known) if known else 2048
+
+
+def _is_causal(config: Any) -> bool:
+    """True for a causal LM by its type and, where the folder names one, its architecture: encoders of some types would load with a fresh, untrained head."""
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return config.model_type in known and (not config.architectures or any(name in known.values() for name in config.architectures))
 
 
 def _base_of(folder: str, spec: str) -> str:

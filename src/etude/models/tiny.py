@@ -1,7 +1,7 @@
 """The shipped model `tiny`: its folder, its tokenizer and its architecture. `scripts/train_tiny.py` trains it.
 
-A Llama of about one million parameters over a small fixed vocabulary: every ASCII character (so digits stand alone and any ASCII text survives encoding and decoding),
-and the words that the built-in task families use often, each as one token.
+A Llama of about one million parameters over a small fixed vocabulary: every ASCII character (so that digits stand alone, and any ASCII text survives
+encoding and decoding), and the words that the built-in task families use often, each as one token.
 """
 
 from __future__ import annotations
@@ -115,9 +115,8 @@ def build_model(seed: int) -> LlamaForCausalLM:
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-    tokenizer = build_tokenizer()
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(build_tokenizer()),
         hidden_size=128,
         intermediate_size=352,
         num_hidden_layers=5,
@@ -127,15 +126,21 @@ def build_model(seed: int) -> LlamaForCausalLM:
         tie_word_embeddings=True,
         initializer_range=0.05,
         bos_token_id=None,
-        eos_token_id=int(tokenizer.convert_tokens_to_ids(END)),  # type: ignore[arg-type]
-        pad_token_id=int(tokenizer.convert_tokens_to_ids(PAD)),  # type: ignore[arg-type]
+        eos_token_id=SPECIAL.index(END),
+        pad_token_id=SPECIAL.index(PAD),
         dtype="float32",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig(
-        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=int(tokenizer.convert_tokens_to_ids(END)),  # type: ignore[arg-type] pad_token_id=int(tokenizer.convert_tokens_to_ids(PAD)),  # type: ignore[arg-type] max_new_tokens=64
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        eos_token_id=SPECIAL.index(END),
+        pad_token_id=SPECIAL.index(PAD),
+        max_new_tokens=64,
     )
     return model.eval()
 

@@ -82,7 +82,8 @@ class GeneratedTaskSet(TaskSet):
                 misses = misses + 1 if problem.key in problems else 0
                 if misses > MOST_DRAWS:
                     raise InputError(
-                        f"{self.name} has fewer than {self.held_out_tasks} distinct held-out problems at this difficulty; ask for at most {len(problems)} held-out tasks, or widen it"
+                        f"{self.name} has fewer than {self.held_out_tasks} distinct held-out problems at this difficulty; "
+                        f"ask for at most {len(problems)} held-out tasks, or widen its ranges"
                     )
                 problems.setdefault(problem.key, problem)
             self._held_out = [self._task(p, f"{self.name}/held-out-{i}") for i, p in enumerate(problems.values())]

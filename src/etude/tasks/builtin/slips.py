@@ -1,4 +1,7 @@
-"""Mistakes as people make them, for imperfect demonstrations: each kind alone is rarer than the right step, so that imitation has the right step as its mode."""
+"""Mistakes as people make them, for imperfect demonstrations.
+
+Each kind alone is rarer than the right step, so that a model which imitates them still finds the right step the most likely one.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ def slipping(random: Random, rate: float) -> Callable[[int, str, int], int]:
 
 
 def worked(expression: str, random: Random, rate: float) -> tuple[list[str], str]:
-    """The written work and answer for an expression. Besides wrong results, the last step is left out or its result miscopied, each with probability `rate` / 6."""
+    """The written work and answer for an expression, wrong results included.
+
+    Besides, the last step is left out, or its result miscopied, each with probability `rate` / 6.
+    """
     lines, value = work_through(expression, slipping(random, rate))
     if len(lines) > 1 and random.random() < rate / 6:
         lines.pop()

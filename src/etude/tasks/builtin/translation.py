@@ -135,7 +135,7 @@ LANGUAGES = {language.name: language for language in (TAVI, ZOMU)}
 
 
 class Translation(GeneratedTaskSet):
-    """'to zomu: yeni rudo-en vel beki' -> 'answer: ibo paro u-chim zel'. Right when the parsed meaning is exactly the task's.
+    """'to zomu: yeni rudo-en vel beki' -> 'answer: ibo paro u-chim rond'. Right when the parsed meaning is exactly the task's.
 
     qualities: chance that a noun has one, in [0, 1].
     """
