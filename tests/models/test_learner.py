@@ -630,6 +630,7 @@ class TestLearning:
         learner = Learner(build("llama"), moving(lr=1e-3))
         learner.freeze_reference()
         pair = [answer([5, 6], [20, 21, 22]), answer([5, 6], [30, 31])]
+        start = [sum(v) for v in learner.logprobs(pair)]
         metrics = [learner.update([pair], PreferenceObjective(beta=0.1)) for _ in range(6)]
         losses = [m["loss/total"] for m in metrics]
         margins = [m["loss/margin"] for m in metrics]
@@ -639,6 +640,9 @@ class TestLearning:
         assert margins == sorted(margins)
         assert margins[-1] > 0.1
         assert metrics[-1]["loss/preference_accuracy"] == 1.0
+        # The first of the pair is the chosen one.
+        chosen, rejected = (sum(v) - before for v, before in zip(learner.logprobs(pair), start, strict=True))
+        assert 0.1 * (chosen - rejected) > margins[-1]
 
     @pytest.mark.parametrize("budget", [1, 30, 100_000])
     def test_dpo_pairs_are_not_cut_and_the_gradient_does_not_depend_on_micro_batches(self, budget: int) -> None:

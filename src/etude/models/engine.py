@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from etude.errors import InputError
+from etude.errors import InputError, NonFiniteError
 from etude.models.attention import AttentionPlan
 from etude.models.drawing import draw, entropy, truncate, uniforms
 from etude.models.kv_cache import ParkedRow, SlotCache
@@ -367,6 +367,9 @@ class Engine(Sampler):
             if bool(greedy.any()):
                 tokens_B = torch.where(greedy, logits_BV.argmax(dim=-1), tokens_B)
         tokens = tokens_B.tolist()
+        if max(tokens) >= logprobs_BV.shape[1]:
+            # Inverse CDF finds no token where the probabilities are NaN.
+            raise NonFiniteError("the logits are not finite: the model's weights hold NaN or infinity")
         logprobs = logprobs_BV.gather(1, tokens_B[:, None]).squeeze(1).tolist()
         entropies = entropy(probabilities_BV, logprobs_BV).tolist()
         self.clock.generated_tokens += count

@@ -148,7 +148,7 @@ class Learner:
     def _micro_batches(self, trajectories: Sequence[Trajectory], wanted: Sequence[int], unit_of: Sequence[int] | None) -> list[list[Row]]:
         """Micro-batches of the wanted trajectories; with `unit_of`, units are not cut."""
         if unit_of is None:
-            rows = plan_rows(trajectories, wanted, share=self.shares_prompts, hidden_size=self._text.hidden_size)
+            rows = plan_rows(trajectories, wanted, share=self.shares_prompts, hidden_size=self._text.hidden_size, widest=self.budget)
             return micro_batches([[row] for row in rows], self.budget)
         bundles: dict[int, list[Row]] = {}
         # Rows of one trajectory each, in order: objectives on whole units read rows by their place.
@@ -185,10 +185,13 @@ class Learner:
             full = logits.log_softmax(-1)
             entropies = spread(-(full.exp() * full).sum(-1))
         detached = logprobs.detach()
+        # Spans that nobody is known to have sampled (demonstrations) count as sampled from the current policy.
+        behaviour_N = torch.tensor([v for s in trained for v in (s.logprobs or [math.nan] * len(s.tokens))], dtype=torch.float32, device=self.device)
+        behaviour = spread(torch.where(behaviour_N.isnan(), logprobs_N.detach(), behaviour_N))
         return TokenBatch(
             logprobs=logprobs,
             old_logprobs=given([v for t in members for v in old[id(t)]]) if old else detached,
-            behaviour_logprobs=given([v for s in trained for v in s.logprobs]) if all(len(s.logprobs) == len(s.tokens) for s in trained) else detached,
+            behaviour_logprobs=behaviour,
             advantages=given([v for s in trained for v in (s.advantages or [0.0] * len(s.tokens))]),
             mask=mask,
             weights=weights[packed.members].to(self.device, torch.float32)[:, None] * mask,
@@ -247,7 +250,7 @@ class Learner:
         tensors: dict[str, Tensor] = {}
         for name, parameter in self._parameters.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"{key}.{name}"] = torch.as_tensor(value)
+                tensors[f"{key}.{name}"] = torch.as_tensor(value).clone()
         plain = {"last_epoch": self.scheduler.last_epoch, "lr": [g["lr"] for g in self.optimizer.param_groups]}
         return plain, tensors
 
@@ -258,7 +261,11 @@ class Learner:
             own = {key: tensors[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors}
             if own:
                 self.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in own.items()}
-        self.scheduler.load_state_dict({"last_epoch": plain["last_epoch"], "_step_count": plain["last_epoch"] + 1, "_last_lr": plain["lr"]})
+        # The schedule is a function of the step, and not part of what is saved.
+        functions = [None] * len(plain["lr"])
+        self.scheduler.load_state_dict(
+            {"lr_lambdas": functions, "last_epoch": plain["last_epoch"], "_step_count": plain["last_epoch"] + 1, "_last_lr": plain["lr"]}
+        )
         for group, lr in zip(self.optimizer.param_groups, plain["lr"], strict=True):
             group["lr"] = lr
 

@@ -53,8 +53,11 @@ def trained_mask(trajectory: Trajectory) -> list[bool]:
     return [s.trained for s in trajectory.segments for _ in s.tokens]
 
 
-def plan_rows(trajectories: Sequence[Trajectory], indices: Sequence[int], *, share: bool, hidden_size: int) -> list[Row]:
-    """Rows for some trajectories, in order; with `share`, completions of equal prompts go into common rows of the cheapest width."""
+def plan_rows(trajectories: Sequence[Trajectory], indices: Sequence[int], *, share: bool, hidden_size: int, widest: int = 2**31) -> list[Row]:
+    """Rows for some trajectories, in order; with `share`, completions of equal prompts go into common rows of the cheapest width.
+
+    No row of several completions is wider than `widest`.
+    """
     rows: list[Row] = []
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for index in indices:
@@ -72,6 +75,10 @@ def plan_rows(trajectories: Sequence[Trajectory], indices: Sequence[int], *, sha
         fill = [len(prompt)] * len(bins)
         for length, index in sorted(zip(lengths, members, strict=True), key=lambda pair: (-pair[0], pair[1])):
             shortest = min(range(len(bins)), key=fill.__getitem__)
+            if bins[shortest] and fill[shortest] + length > widest:
+                bins.append([])
+                fill.append(len(prompt))
+                shortest = len(bins) - 1
             bins[shortest].append(index)
             fill[shortest] += length
         rows += [Row(list(prompt), sorted(b), f) for b, f in zip(bins, fill, strict=True) if b]

@@ -38,13 +38,13 @@ def normalise(answer: str) -> str:
     Numbers lose thousands commas, plus signs, leading and trailing zeros ('+1,250.50' -> '1250.5', '-0' -> '0').
     Other text loses case, wrapping and extra white space.
     """
-    bare = answer.strip(_WRAPPING + "\r\n").rstrip(".").strip(_WRAPPING)
+    bare = " ".join(answer.split()).rstrip(_WRAPPING + ".").lstrip(_WRAPPING)
     if _NUMBER.fullmatch(bare):
         number = Decimal(bare.replace(",", ""))
         plain = format(number, "f")
         plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
         return "0" if number == 0 else plain
-    return " ".join(bare.split()).casefold()
+    return bare.casefold()
 
 
 def same_answer(given: str | None, reference: str) -> bool:
