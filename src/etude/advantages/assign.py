@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -43,15 +44,18 @@ def assign_tokens(trajectories: Sequence[Trajectory], advantages: Sequence[Seque
 
 
 def whiten_trajectories(groups: Sequence[Group], advantage: Callable[[Tensor], Tensor], whiten: Callable[[Tensor], Tensor]) -> None:
-    """Group advantages, then whitened over all trajectories of the batch (ProRL's and BroRL's form of the REINFORCE++ baseline)."""
+    """Group advantages, then whitened over all judged trajectories of the batch (ProRL's and BroRL's form of the REINFORCE++ baseline)."""
+    assign_by_group(groups, advantage)
     values = torch.cat([advantage(torch.tensor(g.rewards, dtype=torch.float64)) for g in groups])
-    for trajectory, value in zip(trajectories_of(groups), whiten(values).tolist(), strict=True):
-        trajectory.set_advantage(value)
+    judged = [(t, v) for t, v in zip(trajectories_of(groups), values, strict=True) if not math.isnan(t.reward)]
+    if judged:
+        for (trajectory, _), value in zip(judged, whiten(torch.stack([v for _, v in judged])).tolist(), strict=True):
+            trajectory.set_advantage(value)
 
 
 def whiten_tokens(groups: Sequence[Group], whiten: Callable[[Tensor], Tensor]) -> None:
-    """Whiten the advantages that the trajectories have, over all trained tokens of the batch (REINFORCE++)."""
-    segments = [s for t in trajectories_of(groups) for s in t.segments if s.trained]
+    """Whiten the advantages that the trajectories have, over all trained tokens of the batch (REINFORCE++). Unjudged trajectories keep theirs."""
+    segments = [s for t in trajectories_of(groups) if not math.isnan(t.reward) for s in t.segments if s.trained]
     if not segments:
         return
     flat = whiten(torch.tensor([a for s in segments for a in s.advantages], dtype=torch.float64)).tolist()
