@@ -102,7 +102,7 @@ class LearnerConfig:
     lr: Annotated[float, Gt(0)] | None = None
     """Learning rate after warm-up. Default: 3e-4 for tiny, 1e-4 with LoRA, else 2e-6."""
     warmup_steps: Count = 2
-    """Optimiser steps over which the learning rate rises to `lr`."""
+    """Steps of the loop over which the learning rate rises from 0 to `lr`."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What the learning rate does after warm-up, over `steps`."""
     weight_decay: NonNegative = 0.0
