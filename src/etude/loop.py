@@ -171,7 +171,8 @@ class PolicyOptimization(Method):
         if not units:
             return {"signal/updates": 0.0}
         metrics = self.learner.update(units, self.criterion)
-        self.policy.sampler.version += 1
+        sampler = self.policy.sampler
+        sampler.update(sampler.version + 1, self.policy.model.named_parameters())
         trained = sum(t.trained_length for unit in units for t in unit) * self.config.learner.epochs
         self.run.ledger.trained_tokens += trained
         self.run.ledger.forward_equivalents += FORWARD_BACKWARD * trained

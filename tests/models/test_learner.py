@@ -293,39 +293,36 @@ class counted_logits:
 
 
 class TestMemory:
+    @staticmethod
+    def forwards(units: list[list[Trajectory]], **options: Any) -> tuple[list[int], list[int]]:
+        """Inputs and logits of each forward of an update."""
+        model = build("llama")
+        learner = Learner(model, still(**options))
+        inputs: list[int] = []
+        model.register_forward_pre_hook(lambda _m, _a, named: inputs.append(named["input_ids"].numel()), with_kwargs=True)
+        with counted_logits(model) as logits:
+            learner.update(units, PolicyObjective(SURROGATE))
+        return inputs, logits
+
     @pytest.mark.parametrize("share", [True, False])
     @pytest.mark.parametrize("budget", [48, 100, 300])
     def test_logits_and_inputs_per_forward_are_bounded_by_the_token_budget(self, share: bool, budget: int) -> None:
-        model = build("llama")
         units = units_of(tasks=6, attempts=8)
-        inputs: list[int] = []
-        handle = model.register_forward_pre_hook(lambda _m, _a, named: inputs.append(named["input_ids"].numel()), with_kwargs=True)
-        with counted_logits(model) as logits:
-            Learner(model, still(share_prompts=share, micro_batch_tokens=budget)).update(units, PolicyObjective(SURROGATE))
-        handle.remove()
+        inputs, logits = self.forwards(units, share_prompts=share, micro_batch_tokens=budget)
         assert sum(logits) == sum(t.trained_length for t in flat(units))
         assert max(logits) <= budget
         assert max(inputs) <= budget
 
     def test_sharing_a_long_prompt_does_not_break_the_token_budget(self) -> None:
-        model = build("llama")
         units = [[answer([7] * 50, [10 + i] * 10) for i in range(8)]]
-        inputs: list[int] = []
-        handle = model.register_forward_pre_hook(lambda _m, _a, named: inputs.append(named["input_ids"].numel()), with_kwargs=True)
-        Learner(model, still(micro_batch_tokens=64)).update(units, PolicyObjective(SURROGATE))
-        handle.remove()
-        # Every trajectory alone fits: 60 tokens.
-        assert max(inputs) <= 64
+        inputs, _ = self.forwards(units, micro_batch_tokens=64)
+        # Every trajectory alone fits: 60 tokens, the last of which predicts nothing.
+        assert inputs == [59] * 8
 
-    def test_sharing_computes_a_long_prompt_once_a_row(self) -> None:
-        model = build("llama")
-        units = [[answer([7] * 50, [10 + i]) for i in range(8)]]
-        inputs: list[int] = []
-        handle = model.register_forward_pre_hook(lambda _m, _a, named: inputs.append(named["input_ids"].numel()), with_kwargs=True)
-        for share in (True, False):
-            Learner(model, still(share_prompts=share)).update(units, PolicyObjective(SURROGATE))
-        handle.remove()
-        assert inputs == [58, 8 * 51]
+    def test_sharing_computes_a_long_prompt_once(self) -> None:
+        units = [[answer([7] * 50, [10 + i, 11]) for i in range(8)]]
+        assert self.forwards(units, share_prompts=True)[0] == [50 + 8]
+        assert self.forwards(units, share_prompts=False)[0] == [8 * 51]
 
     def test_logits_are_computed_at_chosen_positions_only(self) -> None:
         model = build("gemma2")

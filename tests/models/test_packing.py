@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections import Counter
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.models.packing import Row, cheapest_share, micro_batches, pack, plan_rows, trained_mask
+from etude.models.packing import micro_batches, pack_flat, pack_rows, trained_mask
 from etude.types import Message, Segment, Task, Trajectory
 
 CPU = torch.device("cpu")
@@ -38,79 +37,47 @@ def test_trained_mask_follows_segments() -> None:
     assert trained_mask(TWO_TURNS) == [True, True, False, True]
 
 
-def test_one_trajectory_a_row() -> None:
-    rows = plan_rows([TWO_TURNS, SIBLING, OTHER], [2, 0], share=False, hidden_size=32)
-    assert rows == [Row([40], [2], 3), Row([10, 11, 12], [0], 7)]
+def test_flat_micro_batches_count_a_prompt_once() -> None:
+    siblings = [trajectory([7] * 10, ([i] * 4, True)) for i in range(4)]
+    everything = [*siblings, OTHER]
+    alone = [[i] for i in range(5)]
+    # [40] with two tokens is the shortest and comes first: 3. A prompt of 10 and two completions of 4 are 18, with a third 22.
+    assert micro_batches(everything, alone, 20, flat=True) == [[4, 0], [1, 2], [3]]
+    assert micro_batches(everything, alone, 26, flat=True) == [[4, 0, 1, 2], [3]]
+    assert micro_batches(everything, alone, 28, flat=True, share=False) == [[4, 0], [1, 2], [3]]
 
 
-def test_completions_of_one_prompt_share_a_row() -> None:
-    long_prompt = [7] * 40
-    siblings = [trajectory(long_prompt, ([i], True)) for i in range(4)]
-    assert plan_rows([*siblings, OTHER], range(5), share=True, hidden_size=64) == [Row(long_prompt, [0, 1, 2, 3], 44), Row([40], [4], 3)]
-
-
-def test_the_training_prompt_decides_the_row() -> None:
-    hinted = trajectory([7] * 40, ([1], True), train_prompt=[8] * 40)
-    plain = trajectory([8] * 40, ([2], True))
-    assert plan_rows([hinted, plain], [0, 1], share=True, hidden_size=64) == [Row([8] * 40, [0, 1], 42)]
-    assert plan_rows([hinted], [0], share=False, hidden_size=64) == [Row([8] * 40, [0], 41)]
-    assert pack([hinted], [Row([8] * 40, [0], 41)], CPU).inputs.tolist() == [[8] * 40 + [1]]
-
-
-@pytest.mark.parametrize(
-    ("prompt", "completion", "hidden_size", "expected"),
-    [
-        # Cost of k in a row of width w = prompt + k completion is w (6 hidden + 2 w) / k.
-        (100, 1, 1000, 8),  # the prompt is all of the cost: share it eight ways
-        (1, 100, 1, 1),  # attention between strangers is all of the cost: share nothing
-        (20, 20, 10, 2),  # k=1: 40 x 140 = 5600; k=2: 60 x 180 / 2 = 5400; k=3: 80 x 220 / 3 = 5867
-    ],
-)
-def test_how_many_share_a_row_is_the_cheapest(prompt: int, completion: int, hidden_size: int, expected: int) -> None:
-    assert cheapest_share(prompt, completion, 8, hidden_size) == expected
-
-
-@given(shape=shapes, share=st.booleans(), hidden_size=st.sampled_from([1, 32, 1024]))
-def test_every_wanted_trajectory_is_in_one_row_of_its_prompt(shape: list[tuple[int, int]], share: bool, hidden_size: int) -> None:
-    trajectories = made(shape)
-    wanted = range(0, len(trajectories), 2)
-    rows = plan_rows(trajectories, wanted, share=share, hidden_size=hidden_size)
-    assert Counter(i for r in rows for i in r.members) == Counter(wanted)
-    for row in rows:
-        assert all(trajectories[i].prompt == row.prompt for i in row.members)
-        assert row.width == len(row.prompt) + sum(len(trajectories[i].tokens) for i in row.members)
-        assert row.members == sorted(row.members)
-
-
-@given(widths=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=3), max_size=15), budget=st.integers(1, 120))
-def test_micro_batches_keep_bundles_whole_and_within_the_budget(widths: list[list[int]], budget: int) -> None:
-    numbers = iter(range(1000))
-    bundles = [[Row([1], [next(numbers)], w) for w in bundle] for bundle in widths]
-    batches = micro_batches(bundles, budget)
-    assert sorted(r.members[0] for b in batches for r in b) == [r.members[0] for bundle in bundles for r in bundle]
-    whole = {tuple(r.members[0] for r in bundle) for bundle in bundles}
-    for batch in batches:
-        order = [r.members[0] for r in batch]
-        for bundle in whole:
-            inside = [m for m in order if m in bundle]
-            assert inside in ([], list(bundle))
-        cost = len(batch) * max(r.width for r in batch)
-        assert cost <= budget or tuple(order) in whole
-
-
-def test_micro_batches_by_hand() -> None:
-    rows = [Row([1], [i], w) for i, w in enumerate([6, 2, 3, 2])]
-    cut = micro_batches([[r] for r in rows], 9)
+def test_row_micro_batches_count_padding() -> None:
+    rows = [trajectory([1], ([2] * (width - 1), True)) for width in (6, 2, 3, 2)]
     # Widths 2, 2, 3 cost 3 x 3; with the 6 it would be 4 x 6.
-    assert [[r.width for r in b] for b in cut] == [[2, 2, 3], [6]]
-    assert micro_batches([], 9) == []
+    assert micro_batches(rows, [[0], [1], [2], [3]], 9, flat=False) == [[1, 3, 2], [0]]
+    assert micro_batches(rows, [], 9, flat=False) == micro_batches(rows, [], 9, flat=True) == []
 
 
-def test_packed_rows_of_one_trajectory() -> None:
-    packed = pack([TWO_TURNS, OTHER], [Row([10, 11, 12], [0], 7), Row([40], [1], 3)], CPU)
+@given(shape=shapes, cuts=st.lists(st.integers(0, 20), max_size=4), budget=st.integers(1, 60), flat=st.booleans(), share=st.booleans())
+def test_micro_batches_keep_bundles_whole_and_within_the_budget(shape: list[tuple[int, int]], cuts: list[int], budget: int, flat: bool, share: bool) -> None:
+    trajectories = made(shape)
+    edges = sorted({0, len(trajectories), *(c for c in cuts if c < len(trajectories))})
+    bundles = [list(range(a, b)) for a, b in itertools.pairwise(edges)]
+    batches = micro_batches(trajectories, bundles, budget, flat=flat, share=share)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(trajectories)))
+    for bundle in bundles:
+        [batch] = [b for b in batches if bundle[0] in b]
+        at = batch.index(bundle[0])
+        assert batch[at : at + len(bundle)] == bundle
+    for batch in batches:
+        widths = [len(trajectories[i].prompt) + len(trajectories[i].tokens) for i in batch]
+        prompts = [tuple(trajectories[i].prompt) for i in batch]
+        tokens = sum(len(trajectories[i].tokens) for i in batch) + sum(map(len, set(prompts) if share else prompts))
+        cost = tokens if flat else len(batch) * max(widths)
+        assert cost <= budget or batch in bundles
+
+
+def test_packed_rows() -> None:
+    packed = pack_rows([TWO_TURNS, OTHER], [0, 1], CPU)
     assert packed.inputs.tolist() == [[10, 11, 12, 20, 21, 22, 23], [40, 41, 42, 0, 0, 0, 0]]
-    assert packed.positions[0].tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert packed.positions[1, :3].tolist() == [0, 1, 2]
+    assert packed.positions.tolist() == [[0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 0, 0, 0, 0]]
+    assert packed.seen is not None
     assert packed.seen.tolist() == [[1] * 7, [1, 1, 1, 0, 0, 0, 0]]
     # 20 is predicted at the prompt's last token, 21 at 20, and 23 at the tool's 22.
     assert packed.targets.tolist() == [20, 21, 23, 41, 42]
@@ -121,26 +88,26 @@ def test_packed_rows_of_one_trajectory() -> None:
     assert (packed.members, packed.length) == ([0, 1], 4)
 
 
-def test_packed_row_of_two_completions() -> None:
-    packed = pack([TWO_TURNS, SIBLING], [Row([10, 11, 12], [0, 1], 8)], CPU)
-    assert packed.inputs.tolist() == [[10, 11, 12, 20, 21, 22, 23, 30]]
-    # The second completion begins where the first began.
-    assert packed.positions.tolist() == [[0, 1, 2, 3, 4, 5, 6, 3]]
-    assert packed.targets.tolist() == [20, 21, 23, 30]
-    assert packed.columns.tolist() == [2, 3, 5, 2]
-    assert packed.owner.tolist() == [0, 0, 0, 1]
-    assert packed.place.tolist() == [0, 1, 3, 0]
-    assert packed.seen.shape == (1, 1, 8, 8)
-    assert packed.seen[0, 0].int().tolist() == [
-        [1, 0, 0, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 1, 1, 1, 0],
-        [1, 1, 1, 0, 0, 0, 0, 1],
-    ]
+def test_packed_flat() -> None:
+    packed = pack_flat([TWO_TURNS, SIBLING, OTHER], [0, 1, 2], CPU)
+    # Prompts first, each once; then completions without their last tokens, which predict nothing. The sibling's only token is its last.
+    assert packed.inputs.tolist() == [[10, 11, 12, 40, 20, 21, 22, 41]]
+    assert packed.positions.tolist() == [[0, 1, 2, 0, 3, 4, 5, 1]]
+    assert packed.targets.tolist() == [20, 21, 23, 30, 41, 42]
+    assert packed.columns.tolist() == [2, 4, 6, 2, 3, 7]
+    assert packed.rows.tolist() == [0] * 6
+    assert packed.owner.tolist() == [0, 0, 0, 1, 2, 2]
+    assert packed.place.tolist() == [0, 1, 3, 0, 0, 1]
+    assert packed.seen is None
+    unshared = pack_flat([TWO_TURNS, SIBLING], [0, 1], CPU, share=False)
+    assert unshared.inputs.tolist() == [[10, 11, 12, 10, 11, 12, 20, 21, 22]]
+
+
+def test_the_training_prompt_decides() -> None:
+    hinted = trajectory([7] * 4, ([1, 2], True), train_prompt=[8] * 4)
+    plain = trajectory([8] * 4, ([2, 3], True))
+    assert pack_flat([hinted, plain], [0, 1], CPU).inputs.tolist() == [[8, 8, 8, 8, 1, 2]]
+    assert pack_rows([hinted], [0], CPU).inputs.tolist() == [[8, 8, 8, 8, 1, 2]]
 
 
 @given(shape=shapes, share=st.booleans(), seed=st.integers(0, 1000))
@@ -149,15 +116,13 @@ def test_every_target_is_predicted_from_its_own_past(shape: list[tuple[int, int]
     trajectories = [
         trajectory(t.prompt, ([rng.randrange(60) for _ in t.tokens], True), ([rng.randrange(60)], False), ([rng.randrange(60)], True)) for t in made(shape)
     ]
-    rows = plan_rows(trajectories, range(len(trajectories)), share=share, hidden_size=256)
-    packed = pack(trajectories, rows, CPU)
-    assert sorted(packed.members) == list(range(len(trajectories)))
-    assert len(packed.targets) == sum(t.trained_length for t in trajectories)
-    for row, column, target, owner, place in zip(packed.rows, packed.columns, packed.targets, packed.owner, packed.place, strict=True):
-        own = trajectories[packed.members[int(owner)]]
-        assert int(target) == own.tokens[int(place)]
-        past = torch.arange(packed.inputs.shape[1]) <= column
-        visible = packed.seen[row, 0, column] if packed.seen.ndim == 4 else packed.seen[row].bool() & past
-        # In the order of its places, what the prediction sees is the prompt and the trajectory's tokens so far, nothing else.
-        assert packed.inputs[row][visible].tolist() == own.prompt + own.tokens[: int(place)]
-        assert packed.positions[row][visible].tolist() == list(range(len(own.prompt) + int(place)))
+    members = list(range(len(trajectories)))
+    rows, flat = pack_rows(trajectories, members, CPU), pack_flat(trajectories, members, CPU, share=share)
+    for packed in (rows, flat):
+        assert len(packed.targets) == sum(t.trained_length for t in trajectories)
+        for row, column, target, owner, place in zip(packed.rows, packed.columns, packed.targets, packed.owner, packed.place, strict=True):
+            own = trajectories[packed.members[int(owner)]]
+            assert int(target) == own.tokens[int(place)]
+            # The input there is the token before the target, at its position.
+            assert int(packed.inputs[row, column]) == [*own.prompt, *own.tokens][len(own.prompt) + int(place) - 1]
+            assert int(packed.positions[row, column]) == len(own.prompt) + int(place) - 1

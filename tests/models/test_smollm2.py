@@ -95,7 +95,7 @@ def test_greedy_output_is_english(folder, question, answer):
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert next(model.parameters()).dtype == torch.float32
     prompt = tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    tokens = model.generate(**prompt, max_new_tokens=40, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    tokens = model.generate(**prompt, max_new_tokens=40, do_sample=False)[0, prompt["input_ids"].shape[1] :]  # type: ignore[misc]
     assert answer in tokenizer.decode(tokens)
     assert tokens[-1] == tokenizer.eos_token_id, "the model did not end its answer: the end token or the chat template is wrong"
 
@@ -110,7 +110,9 @@ def test_conversion_from_the_package(tmp_path):
 
     folder = smollm2.smollm2_folder(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["smollm2"]
-    source = {t.name: t for t in GGUFReader(smollm2.installed_gguf()).tensors}
+    gguf = smollm2.installed_gguf()
+    assert gguf is not None
+    source = {t.name: t for t in GGUFReader(gguf).tensors}
     with safe_open(folder / "model.safetensors", framework="pt") as weights:
         for ours, theirs in [("model.layers.7.mlp.down_proj.weight", "blk.7.ffn_down.weight"), ("model.embed_tokens.weight", "token_embd.weight")]:
             expected = torch.from_numpy(dequantize(source[theirs].data, source[theirs].tensor_type))

@@ -49,7 +49,7 @@ class AttentionPlan:
             layers=config.num_hidden_layers,
             kinds=kinds if _SLIDING in kinds else (),
             window=window,
-            additive=getattr(config, "_attn_implementation", "sdpa") not in ("sdpa",),
+            additive=getattr(config, "_attn_implementation", "sdpa") not in ("sdpa", "etude"),
             dtype=parameter.dtype,
             bytes_per_token=2 * config.num_hidden_layers * heads * width * parameter.element_size(),
         )

@@ -22,6 +22,7 @@ from etude.errors import InputError, NonFiniteError
 from etude.models.attention import AttentionPlan
 from etude.models.drawing import draw, entropy, truncate, uniforms
 from etude.models.kv_cache import ParkedRow, SlotCache
+from etude.models.lean_decoder import LeanDecoder
 from etude.models.output_head import logits_at
 from etude.models.sampling import DecodeClock, Event, FinishedEvent, Request, Sampler, SamplingParams, TokenEvent
 from etude.types import Alternatives, Completion, StopReason
@@ -84,6 +85,7 @@ class Engine(Sampler):
         self.prefill_tokens = prefill_tokens
         self._device = next(model.parameters()).device
         self._cache = SlotCache(self.plan.layers, context_length)
+        self._lean = LeanDecoder.of(model)
         self._waiting: deque[_Sequence] = deque()
         self._running: list[_Sequence] = []
         self._live: dict[int, _Sequence] = {}
@@ -302,18 +304,22 @@ class Engine(Sampler):
         starts = np.fromiter((s.cached for s in running), dtype=np.int64, count=count)
         tokens = np.fromiter((s.tokens[-1] for s in running), dtype=np.int64, count=count)
         starts_B = torch.from_numpy(starts).to(self._device)
-        inputs_BT = torch.from_numpy(tokens).to(self._device)[:, None]
+        tokens_B = torch.from_numpy(tokens).to(self._device)
         span = int(starts.max()) + 1
+        uniform = bool((starts == starts[0]).all())
         self._cache.aim(slice(0, count), starts_B, 1, span, max(count, len(self._running)))
+        for sequence in running:
+            sequence.cached += 1
+        if self._lean is not None:
+            beyond = None if uniform else torch.arange(span, device=self._device) > starts_B[:, None]
+            return self._lean.step(tokens_B, starts_B, self._cache, beyond).float()
         logits = self.model(
-            input_ids=inputs_BT,
-            attention_mask=self.plan.mask(starts_B, 1, span, uniform=bool((starts == starts[0]).all())),
+            input_ids=tokens_B[:, None],
+            attention_mask=self.plan.mask(starts_B, 1, span, uniform=uniform),
             position_ids=starts_B[:, None],
             past_key_values=self._cache,
             use_cache=True,
         ).logits
-        for sequence in running:
-            sequence.cached += 1
         return logits[:, -1].float()
 
     def _forward_rows(self, sequences: list[_Sequence], rows: list[int], total_rows: int) -> Tensor:

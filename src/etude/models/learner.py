@@ -19,8 +19,9 @@ from transformers import get_scheduler
 from etude.config import LearnerConfig
 from etude.errors import NonFiniteError
 from etude.models.attention import AttentionPlan
+from etude.models.block_attention import no_mask, takes_blocks
 from etude.models.output_head import logits_at, token_logprobs
-from etude.models.packing import PackedBatch, Row, micro_batches, pack, plan_rows
+from etude.models.packing import PackedBatch, micro_batches, pack_flat, pack_rows
 from etude.objectives import Objective, TokenBatch, token_weights
 from etude.types import Metrics, Trajectory
 
@@ -44,6 +45,8 @@ class Learner:
         self.config = config
         self.temperature = temperature
         self.plan = AttentionPlan.of(model)
+        self.flat = takes_blocks(model)
+        """Whether micro-batches are one flat sequence; else padded rows."""
         self.device = next(model.parameters()).device
         self._text = model.config.get_text_config()
         self._reference: Any = None
@@ -68,11 +71,6 @@ class Learner:
         model.eval()
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-    @property
-    def shares_prompts(self) -> bool:
-        """Whether completions of one prompt go into common rows: needs attention that takes any mask."""
-        return self.config.share_prompts and self.plan.full and not self.plan.kinds
 
     def _default_budget(self) -> int:
         per_token = 34 * 4 * self._text.hidden_size * self._text.num_hidden_layers
@@ -115,8 +113,8 @@ class Learner:
             self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            for rows in self._micro_batches(trajectories, wanted, unit_of if objective.whole_units else None):
-                packed = pack(trajectories, rows, self.device)
+            for members in self._micro_batches(trajectories, wanted, unit_of if objective.whole_units else None):
+                packed = self._pack(trajectories, members)
                 batch = self._token_batch(packed, trajectories, weights, unit_of, len(units), objective, old, reference)
                 part, statistics = objective(batch)
                 if not bool(torch.isfinite(part)):
@@ -145,16 +143,17 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
-    def _micro_batches(self, trajectories: Sequence[Trajectory], wanted: Sequence[int], unit_of: Sequence[int] | None) -> list[list[Row]]:
-        """Micro-batches of the wanted trajectories; with `unit_of`, units are not cut."""
-        if unit_of is None:
-            rows = plan_rows(trajectories, wanted, share=self.shares_prompts, hidden_size=self._text.hidden_size, widest=self.budget)
-            return micro_batches([[row] for row in rows], self.budget)
-        bundles: dict[int, list[Row]] = {}
-        # Rows of one trajectory each, in order: objectives on whole units read rows by their place.
-        for row in plan_rows(trajectories, wanted, share=False, hidden_size=self._text.hidden_size):
-            bundles.setdefault(unit_of[row.members[0]], []).append(row)
-        return micro_batches(list(bundles.values()), self.budget)
+    def _micro_batches(self, trajectories: Sequence[Trajectory], wanted: Sequence[int], unit_of: Sequence[int] | None) -> list[list[int]]:
+        """Micro-batches of the wanted trajectories; with `unit_of`, units are not cut, and keep their order."""
+        bundles: dict[int, list[int]] = {}
+        for i in wanted:
+            bundles.setdefault(i if unit_of is None else unit_of[i], []).append(i)
+        return micro_batches(trajectories, list(bundles.values()), self.budget, flat=self.flat, share=self.config.share_prompts)
+
+    def _pack(self, trajectories: Sequence[Trajectory], members: Sequence[int]) -> PackedBatch:
+        if self.flat:
+            return pack_flat(trajectories, members, self.device, share=self.config.share_prompts)
+        return pack_rows(trajectories, members, self.device)
 
     def _token_batch(
         self,
@@ -210,8 +209,8 @@ class Learner:
         wanted = [i for i, t in enumerate(trajectories) if t.trained_length]
         model, switched = self._reference_model() if reference else (self.model, nullcontext())
         with switched:
-            for rows in self._micro_batches(trajectories, wanted, None):
-                packed = pack(trajectories, rows, self.device)
+            for members in self._micro_batches(trajectories, wanted, None):
+                packed = self._pack(trajectories, members)
                 values = token_logprobs(self._logits(model, packed), packed.targets)
                 counts = [trajectories[i].trained_length for i in packed.members]
                 for index, part in zip(packed.members, values.split(counts), strict=True):
@@ -236,11 +235,13 @@ class Learner:
 
     def _logits(self, model: Any, packed: PackedBatch) -> Tensor:
         """Logits [N, V] at the positions that predict trained tokens, over the temperature."""
-        seen = packed.seen
-        if seen.ndim == 4 and self.plan.additive:
-            seen = torch.zeros(seen.shape, dtype=self.plan.dtype, device=seen.device).masked_fill(~seen, torch.finfo(self.plan.dtype).min)
+        mask: Any = packed.seen
+        extra: dict[str, Any] = {}
+        if packed.blocks is not None:
+            mask = no_mask(model, self.device)
+            extra["blocks"] = packed.blocks
         with logits_at(model, packed.rows, packed.columns):
-            logits = model(input_ids=packed.inputs, attention_mask=seen, position_ids=packed.positions, use_cache=False).logits[0].float()
+            logits = model(input_ids=packed.inputs, attention_mask=mask, position_ids=packed.positions, use_cache=False, **extra).logits[0].float()
         return logits if self.temperature == 1.0 else logits / self.temperature
 
     # Saving

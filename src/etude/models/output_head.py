@@ -12,6 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+BLOCK_BYTES = 2**20
+"""Rows of logits are worked on a block of this size at a time, so that the several passes over a block find it in the processor's cache."""
 
 
 @contextmanager
@@ -34,21 +38,33 @@ def logits_at(model: torch.nn.Module, rows_N: Tensor, columns_N: Tensor) -> Iter
         handle.remove()
 
 
+def _row_blocks(logits_NV: Tensor) -> Iterator[slice]:
+    rows = len(logits_NV)
+    size = rows if logits_NV.is_cuda else max(1, BLOCK_BYTES // max(1, logits_NV.shape[1] * logits_NV.element_size()))
+    return (slice(at, at + size) for at in range(0, rows, max(1, size)))
+
+
 class _TokenLogprobs(torch.autograd.Function):
     """log softmax at one token a row. Only the logits are kept for the backward pass, which writes its gradient into a single new buffer."""
 
     @staticmethod
     def forward(ctx: Any, logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
-        normaliser = logits_NV.logsumexp(dim=-1)
+        normaliser = logits_NV.new_empty(len(logits_NV))
+        for block in _row_blocks(logits_NV):
+            torch.logsumexp(logits_NV[block], dim=-1, out=normaliser[block])
         ctx.save_for_backward(logits_NV, tokens_N, normaliser)
         return logits_NV.gather(1, tokens_N[:, None]).squeeze(1) - normaliser
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         logits_NV, tokens_N, normaliser = ctx.saved_tensors
-        gradient_N = gradients[0]
-        result = (logits_NV - normaliser[:, None]).exp_().mul_(-gradient_N[:, None])
-        result.scatter_add_(1, tokens_N[:, None], gradient_N[:, None].to(result.dtype))
+        gradient_N = gradients[0].to(logits_NV.dtype)
+        result = torch.empty_like(logits_NV)
+        for block in _row_blocks(logits_NV):
+            part = torch.sub(logits_NV[block], normaliser[block, None], out=result[block])
+            part.exp_().mul_(-gradient_N[block, None])
+        result.scatter_add_(1, tokens_N[:, None], gradient_N[:, None])
         return result, None
 
 

@@ -1,7 +1,7 @@
-"""Trajectories as model inputs: rows of one prompt and one or several completions of it, cut into micro-batches.
+"""Trajectories as model inputs, cut into micro-batches.
 
-Where the model's attention can be told who sees whom, several completions follow their common prompt in one row; each sees the prompt and itself, at the positions
-it would have alone. The prompt is then computed once a row instead of once a completion.
+Two layouts. *Flat*: one row with every prompt once and then all completions, end to end; `block_attention` says who sees whom. Nothing is padded and no prompt is computed
+twice. *Rows*: one trajectory a row, padded on the right; any model takes that.
 """
 
 from __future__ import annotations
@@ -13,32 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from etude.models.block_attention import BlockPlan
 from etude.types import Trajectory
-
-ATTENTION_COST = 2.0
-"""How much dearer a unit of masked attention is than one of matrix multiplication, as measured on CPU."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One input row: a prompt and the trajectories (by number) whose tokens follow it."""
-
-    prompt: list[int]
-    members: list[int]
-    width: int
 
 
 @dataclass
 class PackedBatch:
-    """One micro-batch of R rows, W wide, holding B trajectories with N trained tokens of T at most after the prompt.
+    """One micro-batch of B trajectories with N trained tokens, of T at most after the prompt.
 
-    `seen` is a boolean mask [R, 1, W, W] of who sees whom, or [R, W] of which inputs are real when every row is one trajectory. Trained token i is predicted at
-    (rows[i], columns[i]) and belongs at (owner[i], place[i]) of the [B, T] arrays. `members` says which trajectory each of the B is.
+    `inputs` and `positions` are [R, W]. Flat (R is 1), `blocks` says who sees whom; in rows it is None and `seen` [R, W] says which inputs are real. Trained token i is
+    predicted at (rows[i], columns[i]) and belongs at (owner[i], place[i]) of the [B, T] arrays. `members` says which trajectory each of the B is.
     """
 
     inputs: Tensor
     positions: Tensor
-    seen: Tensor
+    seen: Tensor | None
+    blocks: BlockPlan | None
     rows: Tensor
     columns: Tensor
     targets: Tensor
@@ -53,124 +43,149 @@ def trained_mask(trajectory: Trajectory) -> list[bool]:
     return [s.trained for s in trajectory.segments for _ in s.tokens]
 
 
-def plan_rows(trajectories: Sequence[Trajectory], indices: Sequence[int], *, share: bool, hidden_size: int, widest: int = 2**31) -> list[Row]:
-    """Rows for some trajectories, in order; with `share`, completions of equal prompts go into common rows of the cheapest width.
+def prompt_of(trajectory: Trajectory) -> list[int]:
+    """The prompt that a trajectory is trained under."""
+    return trajectory.prompt if trajectory.train_prompt is None else trajectory.train_prompt
 
-    No row of several completions is wider than `widest`.
+
+def micro_batches(trajectories: Sequence[Trajectory], bundles: Sequence[Sequence[int]], budget: int, *, flat: bool, share: bool = True) -> list[list[int]]:
+    """Cut trajectories (by number) into micro-batches of at most `budget` tokens; a bundle stays together, and in order, whatever it costs.
+
+    Flat, a prompt counts once in a micro-batch (with `share`); in rows, padding counts. Similar lengths go together, and flat those with the same prompt.
     """
-    rows: list[Row] = []
-    by_prompt: dict[tuple[int, ...], list[int]] = {}
-    for index in indices:
-        trajectory = trajectories[index]
-        prompt = trajectory.prompt if trajectory.train_prompt is None else trajectory.train_prompt
-        if share:
-            by_prompt.setdefault(tuple(prompt), []).append(index)
-        else:
-            rows.append(Row(prompt, [index], len(prompt) + len(trajectory.tokens)))
-    for prompt, members in by_prompt.items():
-        lengths = [len(trajectories[i].tokens) for i in members]
-        per_row = cheapest_share(len(prompt), sum(lengths) / len(lengths), len(members), hidden_size)
-        # As many rows as that takes, evenly filled: long ones first, each into the row that is shortest so far.
-        bins: list[list[int]] = [[] for _ in range(-(-len(members) // per_row))]
-        fill = [len(prompt)] * len(bins)
-        for length, index in sorted(zip(lengths, members, strict=True), key=lambda pair: (-pair[0], pair[1])):
-            shortest = min(range(len(bins)), key=fill.__getitem__)
-            if bins[shortest] and fill[shortest] + length > widest:
-                bins.append([])
-                fill.append(len(prompt))
-                shortest = len(bins) - 1
-            bins[shortest].append(index)
-            fill[shortest] += length
-        rows += [Row(list(prompt), sorted(b), f) for b, f in zip(bins, fill, strict=True) if b]
-    return rows
+    return _cut_flat(trajectories, bundles, budget, share) if flat else _cut_rows(trajectories, bundles, budget)
 
 
-def cheapest_share(prompt: int, completion: float, count: int, hidden_size: int) -> int:
-    """How many completions of a common prompt should share a row, so that prompt, completions and attention together cost least."""
+def _cut_flat(trajectories: Sequence[Trajectory], bundles: Sequence[Sequence[int]], budget: int, share: bool) -> list[list[int]]:
+    prompts = {i: tuple(prompt_of(trajectories[i])) for bundle in bundles for i in bundle}
+    longest: dict[tuple[int, ...], int] = {}
+    for i, prompt in prompts.items():
+        longest[prompt] = max(longest.get(prompt, 0), len(trajectories[i].tokens))
+    batches: list[list[int]] = []
+    held: set[tuple[int, ...]] = set()
+    size = 0
+    for bundle in sorted(bundles, key=lambda b: (longest[prompts[b[0]]], prompts[b[0]])):
+        # A completion of L tokens is L - 1 inputs but L rows of logits: the larger counts.
+        own = sum(len(trajectories[i].tokens) for i in bundle)
+        if not batches or size + own + _prompt_tokens(prompts, bundle, held, share) > budget:
+            batches.append([])
+            held, size = set(), 0
+        size += own + _prompt_tokens(prompts, bundle, held, share)
+        held |= {prompts[i] for i in bundle}
+        batches[-1] += bundle
+    return batches
 
-    def cost(k: int) -> float:
-        width = prompt + k * completion
-        return width * (6 * hidden_size + ATTENTION_COST * width) / k
 
-    return min(range(1, count + 1), key=cost)
+def _prompt_tokens(prompts: dict[int, tuple[int, ...]], bundle: Sequence[int], held: set[tuple[int, ...]], share: bool) -> int:
+    if not share:
+        return sum(len(prompts[i]) for i in bundle)
+    return sum(len(prompt) for prompt in {prompts[i] for i in bundle} - held)
 
 
-def micro_batches(bundles: Sequence[Sequence[Row]], budget: int) -> list[list[Row]]:
-    """Cut rows into micro-batches of at most `budget` tokens, padding counted; a bundle's rows stay together, whatever they cost.
+def _cut_rows(trajectories: Sequence[Trajectory], bundles: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
+    def width(bundle: Sequence[int]) -> int:
+        return max(len(prompt_of(trajectories[i])) + len(trajectories[i].tokens) for i in bundle)
 
-    Similar widths go together.
-    """
-    batches: list[list[Row]] = []
-    width = 0
-    for bundle in sorted(bundles, key=lambda b: max(r.width for r in b)):
-        widest = max(width, max(r.width for r in bundle))
+    batches: list[list[int]] = []
+    widest = 0
+    for bundle in sorted(bundles, key=width):
+        widest = max(widest, width(bundle))
         if batches and (len(batches[-1]) + len(bundle)) * widest <= budget:
             batches[-1] += bundle
         else:
             batches.append(list(bundle))
-            widest = max(r.width for r in bundle)
-        width = widest
+            widest = width(bundle)
     return batches
 
 
-def pack(trajectories: Sequence[Trajectory], rows: Sequence[Row], device: torch.device) -> PackedBatch:
-    """Build the tensors of one micro-batch."""
-    width = max(r.width for r in rows)
-    inputs = np.zeros((len(rows), width), dtype=np.int64)
-    positions = np.zeros((len(rows), width), dtype=np.int64)
-    # Who wrote each input: 0 the prompt, 1.. the row's completions, -1 padding.
-    part = np.full((len(rows), width), -1, dtype=np.int64)
-    shared = any(len(r.members) > 1 for r in rows)
-    row_of: list[np.ndarray] = []
-    column_of: list[np.ndarray] = []
-    target_of: list[np.ndarray] = []
-    owner_of: list[np.ndarray] = []
-    place_of: list[np.ndarray] = []
-    members: list[int] = []
-    length = 1
-    for r, row in enumerate(rows):
-        start = len(row.prompt)
-        inputs[r, :start] = row.prompt
-        positions[r, :start] = np.arange(start)
-        part[r, :start] = 0
-        at = start
-        for number, index in enumerate(row.members, 1):
-            trajectory = trajectories[index]
-            tokens = np.asarray(trajectory.tokens, dtype=np.int64)
-            end = at + len(tokens)
-            inputs[r, at:end] = tokens
-            positions[r, at:end] = start + np.arange(len(tokens))
-            part[r, at:end] = number
-            place = np.flatnonzero(np.asarray(trained_mask(trajectory), dtype=bool))
-            # A token is predicted at the one before it; a completion's first at the prompt's last.
-            column_of.append(np.where(place == 0, start - 1, at + place - 1))
-            row_of.append(np.full(len(place), r))
-            target_of.append(tokens[place])
-            owner_of.append(np.full(len(place), len(members)))
-            place_of.append(place)
-            length = max(length, len(tokens))
-            members.append(index)
-            at = end
+def pack_flat(trajectories: Sequence[Trajectory], members: Sequence[int], device: torch.device, *, share: bool = True) -> PackedBatch:
+    """One flat micro-batch. A completion's last token predicts nothing and is left out of the input."""
+    number_of: dict[object, int] = {}
+    prompts: list[list[int]] = []
+    prompt_numbers: list[int] = []
+    for index in members:
+        prompt = prompt_of(trajectories[index])
+        key: object = tuple(prompt) if share else len(prompts)
+        if key not in number_of:
+            number_of[key] = len(prompts)
+            prompts.append(prompt)
+        prompt_numbers.append(number_of[key])
+    ends = np.cumsum([len(p) for p in prompts])
+    inputs = [np.asarray(p, dtype=np.int64) for p in prompts]
+    positions = [np.arange(len(p)) for p in prompts]
+    at = int(ends[-1])
+    places: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    for index, number in zip(members, prompt_numbers, strict=True):
+        tokens = np.asarray(trajectories[index].tokens, dtype=np.int64)
+        start = len(prompts[number])
+        inputs.append(tokens[:-1])
+        positions.append(start + np.arange(max(0, len(tokens) - 1)))
+        place = np.flatnonzero(np.asarray(trained_mask(trajectories[index]), dtype=bool))
+        # A token is predicted at the one before it; a completion's first at its prompt's last.
+        columns.append(np.where(place == 0, ends[number] - 1, at + place - 1))
+        targets.append(tokens[place])
+        places.append(place)
+        at += max(0, len(tokens) - 1)
+    lengths = [max(0, len(trajectories[i].tokens) - 1) for i in members]
+    packed = _assembled(trajectories, members, places, columns, targets, device)
+    packed.inputs = torch.from_numpy(np.concatenate(inputs))[None].to(device)
+    packed.positions = torch.from_numpy(np.concatenate(positions))[None].to(device)
+    packed.blocks = BlockPlan.of([len(p) for p in prompts], lengths, prompt_numbers, device)
+    return packed
+
+
+def pack_rows(trajectories: Sequence[Trajectory], members: Sequence[int], device: torch.device) -> PackedBatch:
+    """One micro-batch of padded rows, one trajectory each."""
+    sequences = [[*prompt_of(trajectories[i]), *trajectories[i].tokens] for i in members]
+    width = max(map(len, sequences))
+    inputs = np.zeros((len(members), width), dtype=np.int64)
+    seen = np.zeros((len(members), width), dtype=np.int64)
+    places: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    for r, (index, sequence) in enumerate(zip(members, sequences, strict=True)):
+        inputs[r, : len(sequence)] = sequence
+        seen[r, : len(sequence)] = 1
+        start = len(prompt_of(trajectories[index]))
+        place = np.flatnonzero(np.asarray(trained_mask(trajectories[index]), dtype=bool))
+        columns.append(start + place - 1)
+        targets.append(inputs[r, start + place])
+        places.append(place)
+    packed = _assembled(trajectories, members, places, columns, targets, device)
+    packed.inputs = torch.from_numpy(inputs).to(device)
+    packed.positions = torch.from_numpy(np.where(seen > 0, np.arange(width), 0)).to(device)
+    packed.seen = torch.from_numpy(seen).to(device)
+    packed.rows = packed.owner
+    return packed
+
+
+def _assembled(
+    trajectories: Sequence[Trajectory],
+    members: Sequence[int],
+    places: list[np.ndarray],
+    columns: list[np.ndarray],
+    targets: list[np.ndarray],
+    device: torch.device,
+) -> PackedBatch:
+    """What both layouts share; inputs are yet to be set."""
 
     def tensor(arrays: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.concatenate(arrays).astype(np.int64)).to(device)
 
-    parts = torch.from_numpy(part).to(device)
-    if shared:
-        order = torch.arange(width, device=device)
-        related = (parts[:, None, :] == 0) | (parts[:, None, :] == parts[:, :, None])
-        seen = (related & (order[None, None, :] <= order[None, :, None])).unsqueeze(1)
-    else:
-        seen = (parts >= 0).long()
+    owner = tensor([np.full(len(place), b) for b, place in enumerate(places)])
+    nothing = torch.empty(0, dtype=torch.long, device=device)
     return PackedBatch(
-        inputs=torch.from_numpy(inputs).to(device),
-        positions=torch.from_numpy(positions).to(device),
-        seen=seen,
-        rows=tensor(row_of),
-        columns=tensor(column_of),
-        targets=tensor(target_of),
-        owner=tensor(owner_of),
-        place=tensor(place_of),
-        members=members,
-        length=length,
+        inputs=nothing,
+        positions=nothing,
+        seen=None,
+        blocks=None,
+        rows=torch.zeros_like(owner),
+        columns=tensor(columns),
+        targets=tensor(targets),
+        owner=owner,
+        place=tensor(places),
+        members=list(members),
+        length=max(1, *(len(trajectories[i].tokens) for i in members)),
     )

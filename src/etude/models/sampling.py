@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from etude.types import Completion
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ class Sampler(ABC):
 
     clock: DecodeClock
     version: int
-    """Version of the weights in use; written on every token. The learner raises it after each update."""
+    """Version of the weights in use; written on every token."""
 
     @abstractmethod
     def add(self, request: Request) -> int:
@@ -137,8 +141,9 @@ class Sampler(ABC):
     def fork(
         self, request: int, at: int | None = None, *, append: Sequence[int] = (), stream: int, params: SamplingParams | None = None, keep: bool = False
     ) -> int:
-        """Start a new request from the first `at` generated tokens (default: all) of a running or kept one, without prefilling them again.
+        """Start a new request from the first `at` generated tokens (default: all) of a running or kept one.
 
+        What the back end still holds of their keys and values is used again; the embedded engine holds all of a running or kept request, others may have let go.
         `append` adds given tokens (a tool's answer, the next user turn) behind them before generation goes on: the new request's prompt is then everything up to
         there. Without `append`, the first `at` tokens are the new completion's own, with their log-probs. Returns the new id.
         """
@@ -150,6 +155,13 @@ class Sampler(ABC):
     @abstractmethod
     def release(self, request: int) -> None:
         """Let go of a kept request's state."""
+
+    def update(self, version: int, weights: Iterable[tuple[str, Tensor]] = ()) -> None:
+        """Sample with new weights from now on; requests in flight go on under them, with the keys and values they have.
+
+        weights: the model's named tensors, for a back end with memory of its own. One that shares the learner's only notes the version.
+        """
+        self.version = version
 
     @property
     @abstractmethod
