@@ -313,7 +313,7 @@ def test_dpo_prefers_the_better_attempt(tmp_path: Path) -> None:
     groups = method.collect(method.curriculum.next(2))
     pairs = method.units(groups)
     assert pairs
-    assert method.credit(groups) == {"signal/pairs": len(pairs)}
+    assert method.credit(groups) == {"signal/pairs": len(pairs), "signal/untrained": 0}
 
     def margin() -> float:
         values = [sum(v) for v in method.learner.logprobs([t for pair in pairs for t in pair])]

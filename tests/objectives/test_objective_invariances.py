@@ -70,6 +70,7 @@ def sample(aggregation: Aggregation, normal_length: int, seed: int, trajectories
         weights=weights[:, None] * mask,
         unit=torch.arange(trajectories),
         units=trajectories,
+        tokens=int(mask.sum()),
         reference_logprobs=logprobs.detach() + noise(0.3),
         entropies=(1.0 + noise(0.2)).abs(),
     )
@@ -96,7 +97,7 @@ def same(actual: Tensor, expected: Tensor) -> None:
 
 
 def test_every_per_token_field_is_covered() -> None:
-    assert {f.name for f in fields(TokenBatch)} == {*PER_TOKEN, "unit", "units"}
+    assert {f.name for f in fields(TokenBatch)} == {*PER_TOKEN, "unit", "units", "tokens"}
 
 
 @by_objective

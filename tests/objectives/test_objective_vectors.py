@@ -74,6 +74,7 @@ def batch(
         weights=weights[:, None] * mask,
         unit=torch.arange(len(lengths)),
         units=len(lengths),
+        tokens=sum(lengths),
         reference_logprobs=reference,
         entropies=entropies,
     )
