@@ -126,6 +126,31 @@ def test_batch_normalisation_uses_one_scale_for_all_groups() -> None:
     close(second, [1 / scale, -1 / scale, 0.0])
     assert [v.tolist() for v in batch_normalised([tensor(1, 1), tensor(1)])] == [[0.0, 0.0], [0.0]]
     assert [v.tolist() for v in batch_normalised([tensor(5)])] == [[0.0]]
+    assert [v.tolist() for v in batch_normalised([tensor(math.nan), tensor(math.nan, 1)])] == [[0.0], [0.0, 0.0]]
+
+
+def test_batch_normalisation_of_nothing_is_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    assert batch_normalised([]) == []
+    assert [v.tolist() for v in batch_normalised([tensor()])] == [[]]
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("advantage", [*COMPARISONS, lambda rewards: batch_normalised([rewards])[0]])
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_an_infinite_reward_is_refused_instead_of_spreading(advantage: Advantage, value: float) -> None:
+    with pytest.raises(InputError, match=r"a reward is infinite \(1, -?inf, nan\); expected finite numbers, or NaN"):
+        advantage(tensor(1, value, math.nan))
+
+
+def test_an_infinite_reward_is_named_by_its_task() -> None:
+    with pytest.raises(InputError, match="the reward of sample 0 at task 't' is inf; expected a finite number"):
+        assign_by_group([group([1, math.inf], [1, 1])], centred)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_what_is_not_finite_is_not_whitened(value: float) -> None:
+    with pytest.raises(InputError, match="a value to whiten is not finite"):
+        whiten(tensor(1, value, 0))
 
 
 @pytest.mark.parametrize(("gamma", "expected"), [(1.0, [1.0, 1.0, 1.0]), (0.5, [0.25, 0.5, 1.0])])
@@ -147,8 +172,28 @@ def test_whitening_over_tokens_and_over_trajectories() -> None:
     assert advantages_of(groups) == [[0.5], [-0.5] * 3, [0.0, 0.0], [0.0, 0.0]]
     whiten_tokens(groups, whiten)
     close([a for t in advantages_of(groups) for a in t], [1.7677670] + [-1.0606602] * 3 + [0.3535534] * 4)
-    whiten_trajectories(groups, centred, whiten)
+    assert whiten_trajectories(groups, centred, whiten) == {"signal/degenerate": 0.5, "signal/singletons": 0.0}
     close([a for t in advantages_of(groups) for a in t], [1.2247449] + [-1.2247449] * 3 + [0.0] * 4)
+
+
+@pytest.mark.parametrize("over", ["tokens", "trajectories"])
+@given(rewards=st.lists(rewards_of_a_group, min_size=1, max_size=4), data=st.data())
+def test_whitening_does_not_depend_on_the_order_of_groups_nor_on_their_level(over: str, rewards: list[list[float]], data: st.DataObject) -> None:
+    order = data.draw(st.permutations(range(len(rewards))))
+    level = data.draw(st.lists(st.integers(-8, 8).map(float), min_size=len(rewards), max_size=len(rewards)))
+
+    def whitened(groups: list[Group]) -> list[list[float]]:
+        if over == "trajectories":
+            whiten_trajectories(groups, centred, whiten)
+        else:
+            assign_by_group(groups, centred)
+            whiten_tokens(groups, whiten)
+        return [[a for t in g.trajectories for s in t.segments for a in s.advantages] for g in groups]
+
+    plain = whitened([group(r, [1 + i % 3 for i in range(len(r))]) for r in rewards])
+    changed = whitened([group([v + level[i] for v in rewards[i]], [1 + j % 3 for j in range(len(rewards[i]))]) for i in order])
+    for place, i in enumerate(order):
+        close(changed[place], plain[i], tolerance=1e-6)
 
 
 def test_an_unjudged_trajectory_keeps_advantage_zero_through_whitening() -> None:

@@ -37,7 +37,7 @@ SURROGATE = ppo_surrogate(0.2, 0.28)
 OBJECTIVES = {
     "grpo": PolicyObjective(SURROGATE, aggregation="seq_mean_token_mean", divergence=k3, kl_coefficient=0.1),
     "dapo": PolicyObjective(SURROGATE, aggregation="token_mean", entropy_coefficient=0.1),
-    "dr_grpo": PolicyObjective(SURROGATE, aggregation="dr_grpo", normal_length=7, divergence=k3_plus, kl_coefficient=0.1),
+    "dr_grpo": PolicyObjective(SURROGATE, aggregation="dr_grpo", normal_length=7, divergence=k3_plus, kl_coefficient=0.1, entropy_coefficient=0.1),
     "gspo": PolicyObjective(SURROGATE, aggregation="seq_mean_token_mean", ratio=sequence_ratio),
     "rloo": PolicyObjective(SURROGATE, aggregation="seq_mean_token_mean", ratio=sequence_product),
     "rf++": PolicyObjective(SURROGATE, divergence=k2, kl_coefficient=0.1, correction=lambda rho, _mask: truncated_weight(rho, cap=1.1)),
