@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -34,6 +34,8 @@ Advantage = Callable[[Tensor], Tensor]
 TASK = Task("t", (Message("user", "?"),))
 population = partial(group_normalised, ddof=0)
 COMPARISONS: list[Advantage] = [group_normalised, population, centred, leave_one_out]
+# How long an example takes is the machine's affair.
+untimed = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 rewards_of_a_group = st.lists(st.integers(-16, 16).map(lambda k: k / 8), min_size=1, max_size=12)
 
 
@@ -97,12 +99,14 @@ def test_an_unjudged_reward_stays_out_of_the_statistics(advantage: Advantage) ->
 
 
 @pytest.mark.parametrize("advantage", COMPARISONS)
+@untimed
 @given(rewards=rewards_of_a_group, constant=st.integers(-64, 64).map(lambda k: k / 4))
 def test_a_constant_added_to_a_group_changes_nothing(advantage: Advantage, rewards: list[float], constant: float) -> None:
     close(advantage(tensor(*rewards) + constant), advantage(tensor(*rewards)).tolist(), tolerance=1e-9)
 
 
 @pytest.mark.parametrize("advantage", COMPARISONS)
+@untimed
 @given(rewards=rewards_of_a_group, data=st.data())
 def test_advantages_sum_to_zero_and_follow_their_trajectory(advantage: Advantage, rewards: list[float], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(rewards))))
@@ -111,6 +115,7 @@ def test_advantages_sum_to_zero_and_follow_their_trajectory(advantage: Advantage
     close(advantage(tensor(*(rewards[i] for i in order))), values[order].tolist(), tolerance=1e-9)
 
 
+@untimed
 @given(rewards=rewards_of_a_group)
 def test_leave_one_out_is_the_reward_minus_the_others_mean(rewards: list[float]) -> None:
     others = [sum(rewards[:i] + rewards[i + 1 :]) / max(1, len(rewards) - 1) for i in range(len(rewards))]
@@ -177,6 +182,7 @@ def test_whitening_over_tokens_and_over_trajectories() -> None:
 
 
 @pytest.mark.parametrize("over", ["tokens", "trajectories"])
+@untimed
 @given(rewards=st.lists(rewards_of_a_group, min_size=1, max_size=4), data=st.data())
 def test_whitening_does_not_depend_on_the_order_of_groups_nor_on_their_level(over: str, rewards: list[list[float]], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(rewards))))
@@ -206,6 +212,7 @@ def test_an_unjudged_trajectory_keeps_advantage_zero_through_whitening() -> None
     close([a for t in advantages_of(joined)[:2] for a in t], [a for t in advantages_of(alone) for a in t], tolerance=1e-9)
 
 
+@untimed
 @given(st.lists(st.integers(-40, 40).map(lambda k: k / 4), min_size=2, max_size=20).filter(lambda v: max(v) > min(v)))
 def test_whitened_values_have_zero_mean_and_unit_variance(values: list[float]) -> None:
     result = whiten(tensor(*values))
