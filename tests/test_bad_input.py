@@ -179,12 +179,12 @@ def test_weights_that_become_nan_are_named_with_their_step_and_the_last_checkpoi
     update = Learner.update
     calls = []
 
-    def poisoned(self: Learner, *given: Any) -> Any:
+    def poisoned(self: Learner, *given: Any, **named: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             with torch.no_grad():
                 next(iter(self.model.parameters())).fill_(float("nan"))
-        return update(self, *given)
+        return update(self, *given, **named)
 
     arguments = ["--reward", "reward.py:parity", "--lr", "1e-4", "--checkpoint-every", "1", "--no-eval-kl", "--out", "run"]
     with monkeypatch.context() as patch:

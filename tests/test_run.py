@@ -90,8 +90,8 @@ def test_an_unknown_run_option_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [
-        ({"steps": -1}, "steps is -1; expected 0 or more"),
-        ({"keep_last": 0}, "keep_last is 0; expected 1 or more"),
+        ({"steps": -1}, "steps is -1; expected a whole number, 0 or more"),
+        ({"keep_last": 0}, "keep_last is 0; expected a whole number, 1 or more"),
         ({"evaluate_every": -2}, "evaluate_every is -2"),
         ({"budget": "lots"}, "budget 'lots'"),
         ({"track": ("tensorbord",)}, r"no tracker 'tensorbord'.*Did you mean tensorboard"),

@@ -46,7 +46,7 @@ class RunConfig:
     steps: Count = 100
     """Steps of the loop at most."""
     budget: str | None = None
-    """Stop when spent: a number and a unit, as `400k-tokens`, `20k-rollouts`, `120-seconds`, `50-steps`, `5k-env-steps`, `1k-calls`."""
+    """Stop when spent: a number and a unit, as `400k-tokens`, `20k-rollouts`, `120-seconds`, `50-steps`, `5k-env-steps`, `1k-calls`. `steps` holds too."""
     evaluate_every: Count = 10
     """Steps between evaluations on the held-out split (0: only before the first and after the last step)."""
     checkpoint_every: Count = 20
@@ -102,9 +102,9 @@ class LearnerConfig:
     lr: Annotated[float, Gt(0)] | None = None
     """Learning rate after warm-up. Default: 3e-4 for tiny, 1e-4 with LoRA, else 2e-6."""
     warmup_steps: Count = 2
-    """Steps of the loop over which the learning rate rises from 0 to `lr`."""
+    """Steps of the loop over which the learning rate rises to `lr`: the first of N has `lr`/N, the last `lr`."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What the learning rate does after warm-up, over `steps`."""
+    """What the learning rate does after warm-up: it falls to 0 over the run's `steps`. A run that its `budget` ends earlier ends at a higher rate: give `steps` too."""
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay (AdamW)."""
     betas: tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]] = (0.9, 0.95)

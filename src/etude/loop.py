@@ -79,7 +79,8 @@ class PolicyOptimization(Method):
             self.policy.model,
             config.learner,
             temperature=self.params.temperature,
-            total_steps=self.run.config.steps,
+            # A run of no steps updates nothing, whatever its schedule.
+            total_steps=max(1, self.run.config.steps),
             default_lr=self.policy.recommended_lr,
         )
         self.criterion = self.objective()
@@ -170,7 +171,7 @@ class PolicyOptimization(Method):
         units = [unit for unit in self.units(groups) if unit]
         if not units:
             return {"signal/updates": 0.0}
-        metrics = self.learner.update(units, self.criterion)
+        metrics = self.learner.update(units, self.criterion, step=max(0, self.run.step - 1))
         sampler = self.policy.sampler
         sampler.update(sampler.version + 1, self.policy.model.named_parameters())
         trained = sum(t.trained_length for unit in units for t in unit) * self.config.learner.epochs

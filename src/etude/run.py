@@ -30,6 +30,7 @@ from etude.durable import JsonLines, replace_file
 from etude.errors import InputError, nearest
 from etude.ledger import Budget, Ledger
 from etude.provenance import environment
+from etude.settings import check_config
 from etude.summary import Summary
 from etude.tracking import require_trackers
 
@@ -99,10 +100,7 @@ def check_run_config(config: RunConfig) -> Budget | None:
 
     Raises InputError, or MissingExtra for a tracker whose package is not installed.
     """
-    for name, least in (("steps", 0), ("evaluate_every", 0), ("checkpoint_every", 0), ("keep_last", 1), ("save_trajectories", 0), ("threads", 0)):
-        value = getattr(config, name)
-        if value < least:
-            raise InputError(f"{name} is {value}; expected {least} or more")
+    check_config(config)
     require_trackers(config.track)
     return Budget.parse(config.budget) if config.budget is not None else None
 

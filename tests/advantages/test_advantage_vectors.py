@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -34,6 +34,8 @@ Advantage = Callable[[Tensor], Tensor]
 TASK = Task("t", (Message("user", "?"),))
 population = partial(group_normalised, ddof=0)
 COMPARISONS: list[Advantage] = [group_normalised, population, centred, leave_one_out]
+# How long an example takes is the machine's affair.
+untimed = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 rewards_of_a_group = st.lists(st.integers(-16, 16).map(lambda k: k / 8), min_size=1, max_size=12)
 
 
@@ -97,12 +99,14 @@ def test_an_unjudged_reward_stays_out_of_the_statistics(advantage: Advantage) ->
 
 
 @pytest.mark.parametrize("advantage", COMPARISONS)
+@untimed
 @given(rewards=rewards_of_a_group, constant=st.integers(-64, 64).map(lambda k: k / 4))
 def test_a_constant_added_to_a_group_changes_nothing(advantage: Advantage, rewards: list[float], constant: float) -> None:
     close(advantage(tensor(*rewards) + constant), advantage(tensor(*rewards)).tolist(), tolerance=1e-9)
 
 
 @pytest.mark.parametrize("advantage", COMPARISONS)
+@untimed
 @given(rewards=rewards_of_a_group, data=st.data())
 def test_advantages_sum_to_zero_and_follow_their_trajectory(advantage: Advantage, rewards: list[float], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(rewards))))
@@ -111,6 +115,7 @@ def test_advantages_sum_to_zero_and_follow_their_trajectory(advantage: Advantage
     close(advantage(tensor(*(rewards[i] for i in order))), values[order].tolist(), tolerance=1e-9)
 
 
+@untimed
 @given(rewards=rewards_of_a_group)
 def test_leave_one_out_is_the_reward_minus_the_others_mean(rewards: list[float]) -> None:
     others = [sum(rewards[:i] + rewards[i + 1 :]) / max(1, len(rewards) - 1) for i in range(len(rewards))]
@@ -126,6 +131,31 @@ def test_batch_normalisation_uses_one_scale_for_all_groups() -> None:
     close(second, [1 / scale, -1 / scale, 0.0])
     assert [v.tolist() for v in batch_normalised([tensor(1, 1), tensor(1)])] == [[0.0, 0.0], [0.0]]
     assert [v.tolist() for v in batch_normalised([tensor(5)])] == [[0.0]]
+    assert [v.tolist() for v in batch_normalised([tensor(math.nan), tensor(math.nan, 1)])] == [[0.0], [0.0, 0.0]]
+
+
+def test_batch_normalisation_of_nothing_is_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    assert batch_normalised([]) == []
+    assert [v.tolist() for v in batch_normalised([tensor()])] == [[]]
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("advantage", [*COMPARISONS, lambda rewards: batch_normalised([rewards])[0]])
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_an_infinite_reward_is_refused_instead_of_spreading(advantage: Advantage, value: float) -> None:
+    with pytest.raises(InputError, match=r"a reward is infinite \(1, -?inf, nan\); expected finite numbers, or NaN"):
+        advantage(tensor(1, value, math.nan))
+
+
+def test_an_infinite_reward_is_named_by_its_task() -> None:
+    with pytest.raises(InputError, match="the reward of sample 0 at task 't' is inf; expected a finite number"):
+        assign_by_group([group([1, math.inf], [1, 1])], centred)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_what_is_not_finite_is_not_whitened(value: float) -> None:
+    with pytest.raises(InputError, match="a value to whiten is not finite"):
+        whiten(tensor(1, value, 0))
 
 
 @pytest.mark.parametrize(("gamma", "expected"), [(1.0, [1.0, 1.0, 1.0]), (0.5, [0.25, 0.5, 1.0])])
@@ -147,8 +177,29 @@ def test_whitening_over_tokens_and_over_trajectories() -> None:
     assert advantages_of(groups) == [[0.5], [-0.5] * 3, [0.0, 0.0], [0.0, 0.0]]
     whiten_tokens(groups, whiten)
     close([a for t in advantages_of(groups) for a in t], [1.7677670] + [-1.0606602] * 3 + [0.3535534] * 4)
-    whiten_trajectories(groups, centred, whiten)
+    assert whiten_trajectories(groups, centred, whiten) == {"signal/degenerate": 0.5, "signal/singletons": 0.0}
     close([a for t in advantages_of(groups) for a in t], [1.2247449] + [-1.2247449] * 3 + [0.0] * 4)
+
+
+@pytest.mark.parametrize("over", ["tokens", "trajectories"])
+@untimed
+@given(rewards=st.lists(rewards_of_a_group, min_size=1, max_size=4), data=st.data())
+def test_whitening_does_not_depend_on_the_order_of_groups_nor_on_their_level(over: str, rewards: list[list[float]], data: st.DataObject) -> None:
+    order = data.draw(st.permutations(range(len(rewards))))
+    level = data.draw(st.lists(st.integers(-8, 8).map(float), min_size=len(rewards), max_size=len(rewards)))
+
+    def whitened(groups: list[Group]) -> list[list[float]]:
+        if over == "trajectories":
+            whiten_trajectories(groups, centred, whiten)
+        else:
+            assign_by_group(groups, centred)
+            whiten_tokens(groups, whiten)
+        return [[a for t in g.trajectories for s in t.segments for a in s.advantages] for g in groups]
+
+    plain = whitened([group(r, [1 + i % 3 for i in range(len(r))]) for r in rewards])
+    changed = whitened([group([v + level[i] for v in rewards[i]], [1 + j % 3 for j in range(len(rewards[i]))]) for i in order])
+    for place, i in enumerate(order):
+        close(changed[place], plain[i], tolerance=1e-6)
 
 
 def test_an_unjudged_trajectory_keeps_advantage_zero_through_whitening() -> None:
@@ -161,6 +212,7 @@ def test_an_unjudged_trajectory_keeps_advantage_zero_through_whitening() -> None
     close([a for t in advantages_of(joined)[:2] for a in t], [a for t in advantages_of(alone) for a in t], tolerance=1e-9)
 
 
+@untimed
 @given(st.lists(st.integers(-40, 40).map(lambda k: k / 4), min_size=2, max_size=20).filter(lambda v: max(v) > min(v)))
 def test_whitened_values_have_zero_mean_and_unit_variance(values: list[float]) -> None:
     result = whiten(tensor(*values))

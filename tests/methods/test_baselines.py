@@ -191,6 +191,42 @@ def test_dapos_length_limit_is_that_of_all_turns(tmp_path: Path) -> None:
     assert trajectory.rewards["overlong"] == pytest.approx(-0.5)
 
 
+@pytest.mark.parametrize("family", sorted(builtin_task_sets()))
+def test_dapo_takes_nothing_off_answers_within_what_the_tasks_ask_for(family: str, tmp_path: Path) -> None:
+    tasks = builtin_task_sets()[family]()
+    method = ready("dapo", tmp_path, tasks, max_new_tokens=0)
+    limit, turns = tasks.max_new_tokens, tasks.max_turns
+    cache = round(0.2 * limit)
+    # Rollouts may be longer than that by the cache, over which the penalty falls to -1.
+    assert method.params.max_new_tokens == limit + cache
+    longest, over = attempt(0.0, [5] * limit * turns), attempt(0.0, [5] * (limit + cache) * turns)
+    for trajectory in (longest, over):
+        trajectory.task = tasks.train_task(0, 0)
+        trajectory.tags |= {"environment_reward": 1.0} if turns > 1 else {}
+    method.judge([Group("t", [longest, over])])
+    assert [t.rewards["overlong"] for t in (longest, over)] == pytest.approx([0.0, -1.0])
+    # Evaluation, and a run without the penalty, keep to the task set's own limit.
+    assert ready("dapo", tmp_path, tasks, max_new_tokens=0, overlong_weight=0.0).params.max_new_tokens == limit
+
+
+def test_dapos_cache_has_to_fit_into_a_limit_of_the_users_own(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--overlong-share is 1.5; with --max-new-tokens 10 .* expected at most 1"):
+        ready("dapo", tmp_path, overlong_share=1.5, max_new_tokens=10)
+    assert ready("dapo", tmp_path, overlong_share=1.5, max_new_tokens=0).params.max_new_tokens == 64 + 96
+
+
+def test_a_step_without_a_batch_counts_in_the_schedule(tmp_path: Path) -> None:
+    method = ready("dapo", tmp_path, lr=1e-3, schedule="linear")
+    groups = method.collect(method.curriculum.next(2))
+    method.credit(groups)
+    rates = []
+    for step in (1, 2, 3):
+        method.run.step = step
+        rates.append(method.update([] if step == 2 else groups).get("loss/lr"))
+    # One hundred steps are the default of a run.
+    assert rates == [pytest.approx(1e-3), None, pytest.approx(1e-3 * 98 / 100)]
+
+
 def test_gspo_is_grpo_on_fresh_rollouts_and_not_on_stale_ones(tmp_path: Path) -> None:
     def weights(slug: str, **settings: Any) -> torch.Tensor:
         method = ready(slug, tmp_path, clip_low=0.2, clip_high=0.2, lr=1e-2, **settings)
@@ -306,6 +342,19 @@ def test_dpo_pairs_the_best_with_the_worst() -> None:
     assert preference_pairs(group, 1) == [[b, a]]
     assert preference_pairs(Group("t", [b, d]), 4) == []
     assert preference_pairs(Group("t", [b]), 4) == []
+    # What has no trained token has no likelihood to raise or lower.
+    untrained = attempt(2.0)
+    untrained.segments[0].trained = False
+    assert preference_pairs(Group("t", [untrained, b, a]), 4) == [[b, a]]
+
+
+def test_dpo_counts_attempts_that_have_nothing_to_train(tmp_path: Path) -> None:
+    method = ready("dpo", tmp_path)
+    untrained = attempt(0.5)
+    untrained.segments[0].trained = False
+    group = Group("t", [attempt(1.0), untrained, attempt(0.0)])
+    assert method.credit([group]) == {"signal/pairs": 1.0, "signal/untrained": 1.0}
+    assert method.update([group])["loss/total"] == pytest.approx(math.log(2), abs=1e-4)
 
 
 def test_dpo_prefers_the_better_attempt(tmp_path: Path) -> None:
@@ -313,7 +362,7 @@ def test_dpo_prefers_the_better_attempt(tmp_path: Path) -> None:
     groups = method.collect(method.curriculum.next(2))
     pairs = method.units(groups)
     assert pairs
-    assert method.credit(groups) == {"signal/pairs": len(pairs)}
+    assert method.credit(groups) == {"signal/pairs": len(pairs), "signal/untrained": 0}
 
     def margin() -> float:
         values = [sum(v) for v in method.learner.logprobs([t for pair in pairs for t in pair])]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 
 from etude.config import LearnerConfig
-from etude.errors import NonFiniteError
+from etude.errors import InputError, NonFiniteError
 from etude.models.engine import Engine
 from etude.models.learner import Learner
 from etude.models.output_head import logits_at, token_logprobs
@@ -438,6 +438,54 @@ class TestNonFinite:
         assert identical(before, weights(model))
 
 
+class TestRefusedTrajectories:
+    @pytest.mark.parametrize("sharing", [True, False])
+    @pytest.mark.parametrize("by", ["prompt", "train_prompt"])
+    def test_an_empty_prompt(self, by: str, sharing: bool) -> None:
+        learner = Learner(build("llama"), moving(share_prompts=sharing))
+        bad = answer([5], [20, 21])
+        setattr(bad, by, [])
+        before = weights(learner.model)
+        for compute in (lambda: learner.update([[answer([5, 6], [7])], [bad]], SupervisedObjective()), lambda: learner.logprobs([bad])):
+            with pytest.raises(InputError, match="sample 0 at task 't' has an empty prompt, so nothing predicts its first token"):
+                compute()
+        assert identical(before, weights(learner.model))
+
+    @pytest.mark.parametrize(
+        ("name", "kind", "count"), [("advantages", "advantages", 1), ("advantages", "advantages", 4), ("logprobs", "behaviour log-probabilities", 2)]
+    )
+    def test_credit_that_is_not_one_a_token(self, name: str, kind: str, count: int) -> None:
+        learner = Learner(build("llama"), moving())
+        # Two segments whose lengths add up, so that nothing but the alignment is wrong.
+        parts = [Segment([20, 21, 22], "policy", trained=True), Segment([23, 24], "policy", trained=True)]
+        for segment, number in zip(parts, (count, 5 - count), strict=True):
+            setattr(segment, name, [1.0] * number)
+        bad = Trajectory(TASK, [5], parts, "eos", sample=7)
+        with pytest.raises(InputError, match=f"sample 7 at task 't' has {count} {kind} on a segment of 3 tokens; expected one a token"):
+            learner.update([[bad]], PolicyObjective(SURROGATE))
+
+    def test_a_member_without_trained_tokens_where_whole_units_are_compared(self) -> None:
+        learner = Learner(build("llama"), moving())
+        learner.freeze_reference()
+        untrained = Trajectory(Task("pair-3", TASK.messages), [5, 6], [Segment([7], "injected")], "eos", sample=1)
+        with pytest.raises(InputError, match=r"sample 1 at task 'pair-3' has no trained tokens.*expected at least one, so leave its unit out"):
+            learner.update([[answer([5, 6], [20]), untrained]], PreferenceObjective())
+        # Elsewhere it counts nowhere and harms nothing.
+        assert learner.update([[answer([5, 6], [20]), untrained]], SupervisedObjective())["loss/grad_norm"] > 0
+
+    def test_whole_units_keep_their_silent_members(self) -> None:
+        calls: list[list[int]] = []
+
+        class Watched(PolicyObjective):
+            def __call__(self, batch: TokenBatch) -> tuple[Tensor, Statistics]:
+                calls.append(batch.unit.tolist())
+                return super().__call__(batch)
+
+        pair = [answer([5, 6], [20, 21], 0.0), answer([5, 6], [30], 1.0)]
+        Learner(build("llama"), moving()).update([pair], Watched(SURROGATE, whole_units=True))
+        assert calls == [[0, 0]]
+
+
 class TestReference:
     def test_copy_is_frozen(self) -> None:
         model = build("llama")
@@ -532,6 +580,18 @@ class TestState:
             each.update(units_of(), PolicyObjective(SURROGATE))
         assert identical(weights(learner.model), weights(fresh.model))
 
+    @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))])
+    def test_goes_where_the_optimiser_wants_it(self, device: str) -> None:
+        learner = Learner(build("llama").to(device), moving())  # type: ignore[arg-type]
+        learner.update(units_of(0), PolicyObjective(SURROGATE))
+        plain, tensors = learner.state()
+        # A fused optimiser counts its steps in float32 on the parameter's device, wherever and however they were saved.
+        learner.load_state(plain, {name: v.cpu().double() if name.startswith("step.") else v.cpu() for name, v in tensors.items()})
+        for parameter, state in learner.optimizer.state.items():
+            assert state["step"].dtype == torch.float32
+            assert {v.device for v in state.values()} == {parameter.device}
+        learner.update(units_of(1), PolicyObjective(SURROGATE))
+
 
 def linear(step: int) -> float:
     return max(0.0, (10 - step) / 8)
@@ -547,7 +607,7 @@ class TestSchedule:
         learner = Learner(build("llama"), LearnerConfig(lr=0.01, warmup_steps=2, schedule=schedule), total_steps=10)
         unit = [answer([5], [6])]
         rates = [learner.update([unit], PolicyObjective(SURROGATE))["loss/lr"] for _ in range(10)]
-        assert rates == pytest.approx([0.0, 0.005] + [0.01 * after(step) for step in range(2, 10)])
+        assert rates == pytest.approx([0.005, 0.01] + [0.01 * after(step) for step in range(2, 10)])
 
     def test_spans_all_optimiser_steps_of_the_updates(self) -> None:
         learner = Learner(build("llama"), LearnerConfig(lr=0.01, warmup_steps=0, schedule="linear", epochs=2, mini_batches=2), total_steps=2)
@@ -555,6 +615,24 @@ class TestSchedule:
         rates = [learner.update(units, PolicyObjective(SURROGATE))["loss/lr"] for _ in range(2)]
         # Eight optimiser steps from 1 down by eighths; an update reports the mean over its four.
         assert rates == pytest.approx([0.01 * (8 + 7 + 6 + 5) / 32, 0.01 * (4 + 3 + 2 + 1) / 32])
+
+    def test_a_batch_of_few_units_does_not_hold_the_schedule_back(self) -> None:
+        learner = Learner(build("llama"), LearnerConfig(lr=0.01, warmup_steps=0, schedule="linear", mini_batches=4), total_steps=4)
+        units = [[answer([5], [6 + i])] for i in range(4)]
+        rates = [learner.update(some, PolicyObjective(SURROGATE))["loss/lr"] for some in (units, units[:1], units[:2], units)]
+        # A step of the loop is a quarter, in as many parts as it has optimiser steps; each update reports their mean.
+        falls = [(0 + 1 + 2 + 3) / 64, 1 / 4, 1 / 2 + (0 + 1) / 16, 3 / 4 + (0 + 1 + 2 + 3) / 64]
+        assert rates == pytest.approx([0.01 * (1 - fall) for fall in falls])
+
+    def test_the_step_of_the_loop_sets_the_rate(self) -> None:
+        learner = Learner(build("llama"), LearnerConfig(lr=0.01, warmup_steps=0, schedule="linear"), total_steps=10)
+        steps: list[int | None] = [0, 4, None, 4]
+        rates = [learner.update([[answer([5], [6])]], PolicyObjective(SURROGATE), step=step)["loss/lr"] for step in steps]
+        assert rates == pytest.approx([0.01, 0.006, 0.005, 0.006])
+
+    def test_a_fall_without_an_end_is_refused(self) -> None:
+        with pytest.raises(InputError, match="the schedule 'cosine' falls to 0 over 0 steps"):
+            Learner(build("llama"), LearnerConfig(schedule="cosine"))
 
     def test_default_rate_is_the_model_s(self) -> None:
         assert Learner(build("llama"), LearnerConfig(), default_lr=3e-4).lr == 3e-4

@@ -37,7 +37,7 @@ SURROGATE = ppo_surrogate(0.2, 0.28)
 OBJECTIVES = {
     "grpo": PolicyObjective(SURROGATE, aggregation="seq_mean_token_mean", divergence=k3, kl_coefficient=0.1),
     "dapo": PolicyObjective(SURROGATE, aggregation="token_mean", entropy_coefficient=0.1),
-    "dr_grpo": PolicyObjective(SURROGATE, aggregation="dr_grpo", normal_length=7, divergence=k3_plus, kl_coefficient=0.1),
+    "dr_grpo": PolicyObjective(SURROGATE, aggregation="dr_grpo", normal_length=7, divergence=k3_plus, kl_coefficient=0.1, entropy_coefficient=0.1),
     "gspo": PolicyObjective(SURROGATE, aggregation="seq_mean_token_mean", ratio=sequence_ratio),
     "rloo": PolicyObjective(SURROGATE, aggregation="seq_mean_token_mean", ratio=sequence_product),
     "rf++": PolicyObjective(SURROGATE, divergence=k2, kl_coefficient=0.1, correction=lambda rho, _mask: truncated_weight(rho, cap=1.1)),
@@ -70,6 +70,7 @@ def sample(aggregation: Aggregation, normal_length: int, seed: int, trajectories
         weights=weights[:, None] * mask,
         unit=torch.arange(trajectories),
         units=trajectories,
+        tokens=int(mask.sum()),
         reference_logprobs=logprobs.detach() + noise(0.3),
         entropies=(1.0 + noise(0.2)).abs(),
     )
@@ -96,7 +97,7 @@ def same(actual: Tensor, expected: Tensor) -> None:
 
 
 def test_every_per_token_field_is_covered() -> None:
-    assert {f.name for f in fields(TokenBatch)} == {*PER_TOKEN, "unit", "units"}
+    assert {f.name for f in fields(TokenBatch)} == {*PER_TOKEN, "unit", "units", "tokens"}
 
 
 @by_objective

@@ -74,6 +74,7 @@ def batch(
         weights=weights[:, None] * mask,
         unit=torch.arange(len(lengths)),
         units=len(lengths),
+        tokens=sum(lengths),
         reference_logprobs=reference,
         entropies=entropies,
     )
@@ -270,6 +271,39 @@ def test_whole_losses_on_policy(advantage: Callable[[Tensor], Tensor], aggregati
     close(total, loss)
     close(logprobs.grad, [[gradients[0]] * 2 + [0.0] * 2, [gradients[1]] * 4])
     assert {name: float(s / n) for name, (s, n) in statistics.items()} == {"clip_fraction": 0.0, "ratio": 1.0, "kl_old": 0.0, "sampler_gap": 0.0}
+
+
+def test_the_divergence_from_the_old_policy_is_measured_on_its_samples() -> None:
+    # old = (1/2, 1/2) drew both tokens once; pi = (1/4, 3/4), so r = (1/2, 3/2).
+    logprobs, old = tensor(0.25, 0.75).log()[None].requires_grad_(), tensor(0.5, 0.5).log()[None]
+    _, statistics = PolicyObjective(ppo_surrogate(0.2, 0.2))(batch(logprobs, [2], old=old))
+    total, count = statistics["kl_old"]
+    # KL(old || pi) = log(1/2 / sqrt(3/16)) = .1438410, as the mean of r - 1 - log r = (.1931472, .0945349); KL(pi || old) would be .1308120.
+    close(total, 0.1931472 + 0.0945349)
+    close(total / count, 0.1438410)
+
+
+def test_the_divergence_from_the_reference_is_that_of_the_current_policy() -> None:
+    # Samples of old = (1/2, 1/2) stand for those of pi = (1/4, 3/4) by their weights r = (1/2, 3/2): KL(pi || ref) = 1/4 log 1/2 + 3/4 log 3/2 = .1308120.
+    # Unweighted, they would give E_old[log pi - log ref] = -.1438410.
+    logprobs, old = tensor(0.25, 0.75).log()[None].requires_grad_(), tensor(0.5, 0.5).log()[None]
+    _, statistics = PolicyObjective(ppo_surrogate(0.2, 0.2), kl_coefficient=0.1)(batch(logprobs, [2], old=old, reference=old))
+    total, count = statistics["kl_reference"]
+    close(total / count, 0.1308120)
+    assert not total.requires_grad
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "dr_grpo"])
+def test_the_entropy_bonus_is_the_mean_over_tokens_whatever_the_aggregation(aggregation: Aggregation) -> None:
+    # Entropies 1 on an answer of two tokens and 2 on one of four: mean 10/6, of which half is taken off; each token's gradient is -.5/6.
+    logprobs = torch.full((2, 4), -1.0, dtype=torch.float64, requires_grad=True)
+    entropies = torch.tensor([[1.0, 1, 7, 7], [2, 2, 2, 2]], dtype=torch.float64, requires_grad=True)
+    objective = PolicyObjective(ppo_surrogate(0.2, 0.2), aggregation=aggregation, normal_length=10, entropy_coefficient=0.5)
+    total, statistics = objective(batch(logprobs, [2, 4], 0.0, aggregation=aggregation, normal_length=10, entropies=entropies))
+    total.backward()
+    close(total, -0.5 * 10 / 6)
+    close(entropies.grad, [[-0.5 / 6] * 2 + [0.0] * 2, [-0.5 / 6] * 4])  # type: ignore[arg-type]
+    close(statistics["entropy"][0] / statistics["entropy"][1], 10 / 6)
 
 
 def test_divergence_from_the_reference_enters_with_the_same_denominator() -> None:

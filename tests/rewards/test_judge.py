@@ -49,6 +49,14 @@ def test_what_could_not_be_judged_is_unscorable():
     assert unneeded.reward == 1.25
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_an_infinite_judgement_is_refused_by_name(value):
+    with pytest.raises(InputError, match=r"weighted judged an attempt at task 't' with format = -?inf; expected a finite number, or NaN"):
+        judge([attempt(("policy", "5"))], Weighted({"correct": 1.0, "format": value}))
+    with pytest.raises(InputError, match=r"task 't' with environment = -?inf"):
+        judge([attempt(("policy", "5"), environment_reward=value)], Weighted({"correct": 1.0}))
+
+
 def test_a_missing_component_is_an_error_unless_it_has_no_weight():
     with pytest.raises(InputError, match="needs the component 'format', but the verifier gave correct"):
         judge([attempt(("policy", "5"))], Weighted({"correct": 1.0}))

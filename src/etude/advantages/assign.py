@@ -16,8 +16,15 @@ def assign_by_group(groups: Sequence[Group], advantage: Callable[[Tensor], Tenso
     """Give every trained token of a trajectory the advantage that `advantage(rewards_G)` gives the trajectory in its group.
 
     Returns the share of groups that carry no signal (`signal/degenerate`), and of those with a single attempt (`signal/singletons`).
+    Raises InputError naming the task of an infinite reward.
     """
     for group in groups:
+        for trajectory in group.trajectories:
+            if math.isinf(trajectory.reward):
+                raise InputError(
+                    f"the reward of sample {trajectory.sample} at task {trajectory.task.id!r} is {trajectory.reward}; "
+                    "expected a finite number, or NaN for what could not be judged"
+                )
         values = advantage(torch.tensor(group.rewards, dtype=torch.float64)).tolist()
         for trajectory, value in zip(group.trajectories, values, strict=True):
             trajectory.set_advantage(value)
@@ -43,14 +50,18 @@ def assign_tokens(trajectories: Sequence[Trajectory], advantages: Sequence[Seque
                 position += len(segment.tokens)
 
 
-def whiten_trajectories(groups: Sequence[Group], advantage: Callable[[Tensor], Tensor], whiten: Callable[[Tensor], Tensor]) -> None:
-    """Group advantages, then whitened over all judged trajectories of the batch (ProRL's and BroRL's form of the REINFORCE++ baseline)."""
-    assign_by_group(groups, advantage)
-    values = torch.cat([advantage(torch.tensor(g.rewards, dtype=torch.float64)) for g in groups])
+def whiten_trajectories(groups: Sequence[Group], advantage: Callable[[Tensor], Tensor], whiten: Callable[[Tensor], Tensor]) -> Metrics:
+    """Group advantages, then whitened over all judged trajectories of the batch (ProRL's and BroRL's form of the REINFORCE++ baseline).
+
+    Returns what `assign_by_group` does.
+    """
+    metrics = assign_by_group(groups, advantage)
+    values = [v for g in groups for v in advantage(torch.tensor(g.rewards, dtype=torch.float64))]
     judged = [(t, v) for t, v in zip(trajectories_of(groups), values, strict=True) if not math.isnan(t.reward)]
     if judged:
         for (trajectory, _), value in zip(judged, whiten(torch.stack([v for _, v in judged])).tolist(), strict=True):
             trajectory.set_advantage(value)
+    return metrics
 
 
 def whiten_tokens(groups: Sequence[Group], whiten: Callable[[Tensor], Tensor]) -> None:

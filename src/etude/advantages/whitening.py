@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from etude.errors import InputError
+
 
 def returns_to_go(rewards_T: Tensor, *, gamma: float = 1.0) -> Tensor:
     """Discounted sum of the rewards from each token on: G_t = r_t + gamma G_{t+1}. Returns [T]."""
@@ -24,7 +26,12 @@ def rewards_with_kl(outcome: float, kl_T: Tensor, *, beta: float) -> Tensor:
 
 
 def whiten(values_N: Tensor, *, eps: float = 1e-8) -> Tensor:
-    """Zero mean and unit (unbiased) variance over all values: (x - mean) / sqrt(var + eps). A single value gives 0. Returns [N]."""
+    """Zero mean and unit (unbiased) variance over all values: (x - mean) / sqrt(var + eps). A single value gives 0. Returns [N].
+
+    Raises InputError for a value that is not finite, which would spread to all others.
+    """
+    if not bool(torch.isfinite(values_N).all()):
+        raise InputError("a value to whiten is not finite; expected finite returns or advantages, without those of unjudged attempts")
     if len(values_N) < 2:
         return torch.zeros_like(values_N)
     return (values_N - values_N.mean()) * torch.rsqrt(values_N.var() + eps)

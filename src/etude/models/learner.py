@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import get_scheduler
 
 from etude.config import LearnerConfig
 from etude.errors import NonFiniteError
@@ -22,6 +21,9 @@ from etude.models.attention import AttentionPlan
 from etude.models.block_attention import no_mask, takes_blocks
 from etude.models.output_head import logits_at, token_logprobs
 from etude.models.packing import PackedBatch, micro_batches, pack_flat, pack_rows
+from etude.models.precision import OptimisedWeights
+from etude.models.schedule import check_schedule, rate_factor
+from etude.models.trainable import check_trainable
 from etude.objectives import Objective, TokenBatch, token_weights
 from etude.types import Metrics, Trajectory
 
@@ -30,17 +32,17 @@ LOGITS_BYTES = 2**28
 ACTIVATION_BYTES = 2**31
 """Memory that one micro-batch's activations may take, roughly."""
 
-_SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-
 
 class Learner:
     """Updates a causal LM (adapters included) in place.
 
-    temperature: log-probabilities are those of logits / temperature, as they were sampled. total_steps: calls of `update` that the schedule spans.
+    temperature: log-probabilities are those of logits / temperature, as they were sampled. total_steps: steps of the loop that the schedule spans.
     default_lr: used when the configuration names no learning rate.
+    Weights in a number format of less than float32 are stepped on as float32 copies. Raises InputError for a falling schedule without `total_steps`.
     """
 
     def __init__(self, model: Any, config: LearnerConfig, *, temperature: float = 1.0, total_steps: int = 0, default_lr: float = 2e-6) -> None:
+        check_schedule(config.schedule, total_steps)
         self.model = model
         self.config = config
         self.temperature = temperature
@@ -50,22 +52,12 @@ class Learner:
         self.device = next(model.parameters()).device
         self._text = model.config.get_text_config()
         self._reference: Any = None
-        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.weights = OptimisedWeights({name: p for name, p in model.named_parameters() if p.requires_grad})
         self.lr = config.lr if config.lr is not None else default_lr
-        self.optimizer = torch.optim.AdamW(
-            list(self._parameters.values()),
-            lr=self.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=all(p.dtype == torch.float32 for p in self._parameters.values()),
-        )
-        per_update = config.epochs * config.mini_batches
-        self.scheduler = get_scheduler(
-            _SCHEDULES[config.schedule],
-            self.optimizer,
-            num_warmup_steps=config.warmup_steps * per_update,
-            num_training_steps=max(1, total_steps * per_update),
-        )
+        self.optimizer = torch.optim.AdamW(list(self.weights.by_name.values()), lr=self.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+        self.total_steps = total_steps
+        self.steps = 0
+        """The step of the loop that comes next, from 0: one more than the last update's."""
         self.budget = config.micro_batch_tokens or self._default_budget()
         _switch_off_dropout(model)
         model.eval()
@@ -78,12 +70,16 @@ class Learner:
 
     # Updating
 
-    def update(self, units: Sequence[Sequence[Trajectory]], objective: Objective) -> Metrics:
+    def update(self, units: Sequence[Sequence[Trajectory]], objective: Objective, *, step: int | None = None) -> Metrics:
         """`epochs` passes of `mini_batches` optimiser steps each over some trajectories. A unit's rows stay in one mini-batch.
 
         Every trained segment carries its advantages (where the objective reads them) and behaviour log-probabilities.
+        step: the step of the loop that this is, from 0, which sets the learning rate; by default the one after the last update's.
         Returns means over the passes, keyed `loss/...`. Raises NonFiniteError before the optimiser step when a loss or gradient is not finite: the weights stay.
+        Raises InputError for trajectories that cannot be trained on, naming the task.
         """
+        check_trainable([t for unit in units for t in unit], whole=objective.whole_units)
+        step = self.steps if step is None else step
         count = min(self.config.mini_batches, len(units))
         parts = [list(units[i::count]) for i in range(count)]
         old: dict[int, list[float]] = {}
@@ -94,9 +90,18 @@ class Learner:
         if objective.needs_reference:
             flat = [t for unit in units for t in unit]
             reference = {id(t): values for t, values in zip(flat, self.logprobs(flat, reference=True), strict=True)}
-        results = [self._optimise(part, objective, old, reference) for _ in range(self.config.epochs) for part in parts]
+        results: list[Metrics] = []
+        for number in range(self.config.epochs * count):
+            self._set_rate(step, number, self.config.epochs * count)
+            results.append(self._optimise(parts[number % count], objective, old, reference))
+        self.steps = step + 1
         names = sorted({name for r in results for name in r})
         return {f"loss/{name}": sum(r[name] for r in results if name in r) / sum(name in r for r in results) for name in names}
+
+    def _set_rate(self, step: int, part: int, parts: int) -> None:
+        factor = rate_factor(self.config.schedule, step, part, parts, warmup=self.config.warmup_steps, total=self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * factor
 
     def _optimise(
         self, units: list[list[Trajectory]] | list[Any], objective: Objective, old: dict[int, list[float]], reference: dict[int, list[float]]
@@ -106,12 +111,13 @@ class Learner:
         unit_of = [u for u, unit in enumerate(units) for _ in unit]
         lengths = torch.tensor([t.trained_length for t in trajectories], dtype=torch.float64)
         weights = token_weights(lengths, objective.aggregation, objective.normal_length)
-        wanted = [i for i, t in enumerate(trajectories) if t.trained_length and not (objective.silent_without_advantage and _silent(t))]
+        skips_silent = objective.silent_without_advantage and not objective.whole_units
+        wanted = [i for i, t in enumerate(trajectories) if t.trained_length and not (skips_silent and _silent(t))]
         sums: dict[str, tuple[float, float]] = {}
         loss = 0.0
         if self.config.gradient_checkpointing:
             self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.weights.take_over()
         try:
             for members in self._micro_batches(trajectories, wanted, unit_of if objective.whole_units else None):
                 packed = self._pack(trajectories, members)
@@ -120,6 +126,7 @@ class Learner:
                 if not bool(torch.isfinite(part)):
                     raise NonFiniteError(f"the loss is {part.item()} on trajectories of task {trajectories[packed.members[0]].task.id!r} and others")
                 part.backward()
+                self.weights.gather()
                 loss += part.item()
                 for name, (total, count) in statistics.items():
                     have = sums.get(name, (0.0, 0.0))
@@ -134,12 +141,12 @@ class Learner:
         return metrics
 
     def _step(self) -> float:
-        norm = torch.nn.utils.clip_grad_norm_(list(self._parameters.values()), self.config.grad_clip or math.inf)
+        norm = torch.nn.utils.clip_grad_norm_(list(self.weights.by_name.values()), self.config.grad_clip or math.inf)
         if not bool(torch.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
             raise NonFiniteError(f"the gradient norm is {norm.item()}")
         self.optimizer.step()
-        self.scheduler.step()
+        self.weights.write_back()
         self.optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
@@ -196,6 +203,7 @@ class Learner:
             weights=weights[packed.members].to(self.device, torch.float32)[:, None] * mask,
             unit=torch.tensor([unit_of[i] for i in packed.members], device=self.device),
             units=units,
+            tokens=sum(t.trained_length for t in trajectories),
             reference_logprobs=given([v for t in members for v in reference[id(t)]]) if reference else None,
             entropies=entropies,
         )
@@ -205,6 +213,7 @@ class Learner:
     @torch.no_grad()
     def logprobs(self, trajectories: Sequence[Trajectory], *, reference: bool = False) -> list[list[float]]:
         """Log-probabilities of each trajectory's trained tokens, in order, under the current or the reference policy."""
+        check_trainable(trajectories)
         results: list[list[float]] = [[] for _ in trajectories]
         wanted = [i for i, t in enumerate(trajectories) if t.trained_length]
         model, switched = self._reference_model() if reference else (self.model, nullcontext())
@@ -247,28 +256,24 @@ class Learner:
     # Saving
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Optimiser and schedule: plain values, and tensors by name."""
-        tensors: dict[str, Tensor] = {}
-        for name, parameter in self._parameters.items():
+        """Where in the schedule it is, optimiser state and float32 copies of weights: plain values, and tensors by name."""
+        tensors = {f"master.{name}": value for name, value in self.weights.state().items()}
+        for name, parameter in self.weights.by_name.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}.{name}"] = torch.as_tensor(value).clone()
-        plain = {"last_epoch": self.scheduler.last_epoch, "lr": [g["lr"] for g in self.optimizer.param_groups]}
-        return plain, tensors
+        return {"steps": self.steps}, tensors
 
     def load_state(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Go back to a saved state, exactly."""
-        self.optimizer.state.clear()
-        for name, parameter in self._parameters.items():
+        """Go back to a saved state, exactly. The model's weights have to be those that it was saved with."""
+        self.steps = int(plain["steps"])
+        self.weights.load_state({name.removeprefix("master."): value for name, value in tensors.items() if name.startswith("master.")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for number, name in enumerate(self.weights.by_name):
             own = {key: tensors[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors}
             if own:
-                self.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in own.items()}
-        # The schedule is a function of the step, and not part of what is saved.
-        functions = [None] * len(plain["lr"])
-        self.scheduler.load_state_dict(
-            {"lr_lambdas": functions, "last_epoch": plain["last_epoch"], "_step_count": plain["last_epoch"] + 1, "_last_lr": plain["lr"]}
-        )
-        for group, lr in zip(self.optimizer.param_groups, plain["lr"], strict=True):
-            group["lr"] = lr
+                state[number] = own
+        # torch puts each tensor where the optimiser wants it: a fused one has its step count on the parameter's device.
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
 
 def _silent(trajectory: Trajectory) -> bool:

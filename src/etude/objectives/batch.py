@@ -19,8 +19,8 @@ class TokenBatch:
 
     `logprobs` are the current policy's, with gradient; `old_logprobs` those at the start of the update; `behaviour_logprobs` those of whoever sampled;
     `reference_logprobs` and `entropies` are None unless the objective asked for them. `mask` is 1 on tokens to train on. `weights` turn per-token losses
-    into the aggregated loss by a plain sum: their denominators are those of the whole optimiser batch. `unit` [B] says which rows belong together;
-    `units` is how many such units the optimiser batch has.
+    into the aggregated loss by a plain sum: their denominators are those of the whole optimiser batch. `unit` [B] says which rows belong together.
+    `units` is how many such units the whole optimiser batch has, `tokens` how many trained tokens: denominators of what is not weighted by `weights`.
     """
 
     logprobs: Tensor
@@ -31,6 +31,7 @@ class TokenBatch:
     weights: Tensor
     unit: Tensor
     units: int
+    tokens: int
     reference_logprobs: Tensor | None = None
     entropies: Tensor | None = None
 

@@ -29,9 +29,13 @@ class PolicyObjective:
     """A policy-gradient loss.
 
     `ratio(logprobs, old, mask)` and `surrogate(ratio, advantages, logprobs)` give the per-token loss. `correction(behaviour ratio, mask)`, where set,
-    weighs it for the gap between sampler and learner. `divergence(logprobs, reference)` times `kl_coefficient` is added, `entropy_coefficient` times
-    the entropy taken off.
+    weighs it for the gap between sampler and learner. `divergence(logprobs, reference)` times `kl_coefficient` is added, in the same aggregation.
+    `entropy_coefficient` times the entropy is taken off: the mean over all trained tokens of the optimiser batch, whatever the aggregation.
     `clip_low` and `clip_high` only serve the clip statistic.
+
+    Statistics are means over trained tokens, which were sampled from the policy at the start of the update, `old`, and not from the current one:
+    `kl_old` estimates KL(old || pi) by r - 1 - log r with r = pi/old (k3 on samples of old); `kl_reference` estimates KL(pi || ref) by r (log pi - log ref),
+    k1 with the importance weight that such samples want. `sampler_gap` is the mean of |log old - log mu|, mu being whoever sampled.
     """
 
     surrogate: Surrogate
@@ -70,20 +74,21 @@ class PolicyObjective:
         statistics: Statistics = {
             "clip_fraction": masked(clipped.to(mask.dtype), mask),
             "ratio": masked(ratio, mask),
-            "kl_old": masked(k3(batch.logprobs, batch.old_logprobs), mask),
+            "kl_old": masked(k3(batch.old_logprobs, batch.logprobs), mask),
             "sampler_gap": masked((batch.old_logprobs - batch.behaviour_logprobs).abs(), mask),
         }
         if self.needs_reference:
             assert batch.reference_logprobs is not None
             divergence = self.divergence(batch.logprobs, batch.reference_logprobs)
             loss = loss + self.kl_coefficient * divergence
-            statistics["kl_reference"] = masked(k1(batch.logprobs, batch.reference_logprobs), mask)
+            weight = token_ratio(batch.logprobs, batch.old_logprobs, mask)
+            statistics["kl_reference"] = masked(weight * k1(batch.logprobs, batch.reference_logprobs), mask)
         # where, not times: a masked position may hold anything, and infinity times zero is not zero.
         total = torch.where(mask > 0, loss * batch.weights, 0.0).sum()
         if batch.entropies is not None:
             statistics["entropy"] = masked(batch.entropies, mask)
             if self.differentiates_entropy:
-                total = total - self.entropy_coefficient * (batch.entropies * batch.weights * mask).sum()
+                total = total - self.entropy_coefficient * (batch.entropies * mask).sum() / max(1, batch.tokens)
         return total, statistics
 
 

@@ -16,7 +16,7 @@ def judge(trajectories: Iterable[Trajectory], task_set: TaskSet) -> None:
     A single turn is judged by the task set. An episode in an environment is judged by the environment: `environment` is the sum of its steps' rewards,
     `correct` its verdict or, where it gave none, the episode's reward cut to [0, 1]; what else the task set says of the last turn is added.
     A component that could not be judged is NaN; a reward that needs it is NaN too, which means unscorable.
-    Raises InputError when a component that has a weight is missing.
+    Raises InputError when a component that has a weight is missing, and when one is infinite: no mean over attempts would be finite.
     """
     for trajectory in trajectories:
         components = dict(task_set.verify_trajectory(trajectory))
@@ -27,6 +27,12 @@ def judge(trajectories: Iterable[Trajectory], task_set: TaskSet) -> None:
             components["correct"] = _within_unit(trajectory.reward) if verdict is None else float(verdict)
         else:
             trajectory.reward = total(components, task_set.reward_weights)
+        for name, value in {**components, "reward": trajectory.reward}.items():
+            if math.isinf(value):
+                raise InputError(
+                    f"{task_set.name} judged an attempt at task {trajectory.task.id!r} with {name} = {value}; "
+                    "expected a finite number, or NaN for what could not be judged"
+                )
         trajectory.rewards = components
 
 

@@ -2,7 +2,10 @@
 
 Clip-higher: the upper clip is wider than the lower, so unlikely good tokens can grow and entropy lasts. Dynamic sampling: groups whose attempts are all right or all
 wrong are dropped, and more tasks sampled until the batch is full of groups that teach. Token-level loss: every token weighs the same, however long its answer.
-Overlong shaping: answers near the length limit lose reward gradually instead of all at once.
+Overlong shaping: answers longer than expected lose reward gradually instead of all at once.
+
+As in the paper, rollouts may be longer than answers are expected to be, by a cache of tokens over which the penalty falls to -1 (there 16384 and 4096 tokens): an
+answer within the expected length loses nothing. The task set says what is expected. A `max_new_tokens` of the user's own is the whole limit, cache included.
 
 Each of the four has its own option. Everything that dynamic sampling generates counts in the budget, whether it is kept or not.
 """
@@ -11,11 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from etude.config import AtLeastOne, NonNegative
+from etude.errors import InputError
 from etude.method import Claim, register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
+from etude.models.sampling import SamplingParams
 from etude.objectives import Aggregation
 from etude.rewards import add_overlong
 from etude.types import Group, Metrics, Task, trajectories_of
@@ -34,9 +39,9 @@ class DAPOConfig(GRPOConfig):
     sampling_rounds: AtLeastOne = 10
     """Rounds of further tasks at most."""
     overlong_weight: NonNegative = 1.0
-    """Weight of the penalty on answers near the length limit (0: off)."""
+    """Weight of the penalty on answers that are longer than expected (0: off)."""
     overlong_share: NonNegative = 0.2
-    """Share of the length limit over which that penalty rises."""
+    """Tokens over which that penalty rises, as a share: of the task set's limit, and on top of it; or, where `max_new_tokens` is given, the last share of that."""
 
 
 def is_mixed(group: Group) -> bool:
@@ -59,6 +64,20 @@ class DAPO(GRPO):
     """Differs from GRPO in the clip range, the batch, the aggregation and the reward."""
 
     config: DAPOConfig
+    overlong_cache = 0
+    """Tokens of a turn, its last, over which the length penalty falls to -1."""
+
+    def sampling_params(self) -> SamplingParams:
+        params = super().sampling_params()
+        if not self.config.overlong_weight:
+            return params
+        limit, share = params.max_new_tokens, self.config.overlong_share
+        self.overlong_cache = max(1, round(share * limit))
+        if not self.config.sampler.max_new_tokens:
+            return replace(params, max_new_tokens=limit + self.overlong_cache)
+        if self.overlong_cache > limit:
+            raise InputError(f"--overlong-share is {share}; with --max-new-tokens {limit} it is a share of that limit, so expected at most 1")
+        return params
 
     def collect(self, tasks: Sequence[Task]) -> list[Group]:
         self.kept: list[Group] = []
@@ -79,8 +98,7 @@ class DAPO(GRPO):
             trajectories = trajectories_of(groups)
             # The limit is one turn's; an episode in an environment has as many of them as it has turns.
             turns = self.max_turns if any("environment_reward" in t.tags for t in trajectories) else 1
-            limit = self.params.max_new_tokens * turns
-            cache = max(1, round(self.config.overlong_share * limit))
+            limit, cache = self.params.max_new_tokens * turns, self.overlong_cache * turns
             add_overlong(trajectories, max_length=limit, cache=cache, weight=self.config.overlong_weight)
 
     def select(self, groups: list[Group]) -> list[Group]:

@@ -18,7 +18,7 @@ from etude.config import AtLeastOne, PolicyOptimizationConfig
 from etude.loop import PolicyOptimization
 from etude.method import Claim, register
 from etude.objectives import Objective, PreferenceObjective
-from etude.types import Group, Metrics, Trajectory
+from etude.types import Group, Metrics, Trajectory, trajectories_of
 
 
 @dataclass
@@ -32,8 +32,11 @@ class DPOConfig(PolicyOptimizationConfig):
 
 
 def preference_pairs(group: Group, limit: int) -> list[list[Trajectory]]:
-    """[better, worse] pairs: best with worst, second best with second worst, and so on while their rewards differ."""
-    ranked = sorted((t for t in group.trajectories if not math.isnan(t.reward)), key=lambda t: -t.reward)
+    """[better, worse] pairs: best with worst, second best with second worst, and so on while their rewards differ.
+
+    An attempt that could not be judged, or of which no token is trained on and so has no likelihood to raise or lower, is in none.
+    """
+    ranked = sorted((t for t in group.trajectories if t.trained_length and not math.isnan(t.reward)), key=lambda t: -t.reward)
     pairs = [[ranked[i], ranked[-1 - i]] for i in range(min(limit, len(ranked) // 2))]
     return [pair for pair in pairs if pair[0].reward - pair[1].reward > 1e-9]
 
@@ -58,7 +61,8 @@ class DPO(PolicyOptimization):
         return [pair for group in groups for pair in preference_pairs(group, self.config.pairs_per_task)]
 
     def credit(self, groups: Sequence[Group]) -> Metrics:
-        return {"signal/pairs": float(len(self.units(groups)))}
+        untrained = sum(not t.trained_length for t in trajectories_of(groups))
+        return {"signal/pairs": float(len(self.units(groups))), "signal/untrained": float(untrained)}
 
     def objective(self) -> Objective:
         return PreferenceObjective(beta=self.config.beta)

@@ -60,7 +60,7 @@ class GRPOConfig(PolicyOptimizationConfig):
     kl_estimator: Literal["k1", "k2", "k3", "k3_plus"] = "k3"
     """Estimator of that divergence."""
     entropy_coefficient: NonNegative = 0.0
-    """Weight of the entropy bonus."""
+    """Weight of the entropy bonus: the mean entropy of all trained tokens, in nats."""
     entropy_target: NonNegative = 0.0
     """Steer the bonus so that entropy (nats per token) stays near this (0: off)."""
     correction: Literal["none", "truncate", "mask", "sequence_truncate", "sequence_mask"] = "none"

@@ -73,8 +73,7 @@ class ReinforcePP(GRPO):
     def credit(self, groups: Sequence[Group]) -> Metrics:
         if self.config.group_baseline:
             if self.config.whiten_over == "trajectories":
-                whiten_trajectories(groups, centred, whiten)
-                return {}
+                return whiten_trajectories(groups, centred, whiten)
             metrics = assign_by_group(groups, centred)
             whiten_tokens(groups, whiten)
             return metrics
