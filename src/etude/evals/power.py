@@ -54,11 +54,14 @@ def seeds_needed(
     """
     wanted = finite_number("difference", difference, least=0.0)
     sd = finite_number("sd_of_differences", sd_of_differences, least=0.0)
-    _error_in_one_direction(power, level, alternative)
+    tail = _error_in_one_direction(power, level, alternative)
     candidates = range(2, whole_number("at_most", at_most, least=1) + 1)
     if wanted == 0:
         return None
-    i = bisect_left(candidates, True, key=lambda n: minimum_detectable_difference(sd, n, power=power, level=level, alternative=alternative) <= wanted)
+    if sd == 0:
+        i = bisect_left(candidates, seeds_without_spread(tail))
+    else:
+        i = bisect_left(candidates, True, key=lambda n: _chance_to_find(wanted / sd, n, tail) >= power)
     return candidates[i] if i < len(candidates) else None
 
 
@@ -71,15 +74,20 @@ def _error_in_one_direction(power: float, level: float, alternative: Alternative
 
 
 @lru_cache(maxsize=4096)
+def _critical_value(n: int, tail: float) -> float:
+    return float(stats.t.isf(tail, n - 1))
+
+
+def _chance_to_find(effect: float, n: int, tail: float) -> float:
+    """Power of the paired t test over n seeds for a mean difference of `effect` standard deviations."""
+    return float(stats.nct.sf(_critical_value(n, tail), n - 1, effect * math.sqrt(n)))
+
+
+@lru_cache(maxsize=4096)
 def _detectable_in_sds(n: int, power: float, tail: float) -> float:
     if n < 2:
         return math.inf
-    critical = float(stats.t.isf(tail, n - 1))
-
-    def excess(noncentrality: float) -> float:
-        return float(stats.nct.sf(critical, n - 1, noncentrality)) - power
-
-    upper = 1.0 + abs(critical)
-    while excess(upper) < 0:
+    upper = 1.0
+    while _chance_to_find(upper, n, tail) < power:
         upper *= 2
-    return float(root_scalar(excess, bracket=(0.0, upper)).root) / math.sqrt(n)
+    return float(root_scalar(lambda effect: _chance_to_find(effect, n, tail) - power, bracket=(0.0, upper)).root)

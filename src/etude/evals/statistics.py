@@ -5,7 +5,6 @@ The rest of the room is exported here as well: intervals (`intervals.py`), learn
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
