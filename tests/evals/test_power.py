@@ -71,6 +71,7 @@ def test_where_nothing_can_be_found():
     assert seeds_needed(0.5, 1.0, at_most=26) is None
     assert seeds_needed(0.5, 1.0, at_most=27) == 27
     assert seeds_needed(0.5, 1.0, at_most=1) is None
+    assert seeds_needed(1e-300, 1e300) is None
 
 
 def test_without_spread_the_signs_decide():

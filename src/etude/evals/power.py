@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from functools import lru_cache
 from typing import Literal
 
@@ -55,14 +54,18 @@ def seeds_needed(
     wanted = finite_number("difference", difference, least=0.0)
     sd = finite_number("sd_of_differences", sd_of_differences, least=0.0)
     tail = _error_in_one_direction(power, level, alternative)
-    candidates = range(2, whole_number("at_most", at_most, least=1) + 1)
+    at_most = whole_number("at_most", at_most, least=1)
     if wanted == 0:
         return None
     if sd == 0:
-        i = bisect_left(candidates, seeds_without_spread(tail))
+        enough = max(2, seeds_without_spread(tail))
     else:
-        i = bisect_left(candidates, True, key=lambda n: _chance_to_find(wanted / sd, n, tail) >= power)
-    return candidates[i] if i < len(candidates) else None
+        # With the spread known, the normal distribution would give these; having to estimate it takes a few more.
+        in_sds = float(stats.norm.isf(tail) + stats.norm.ppf(power)) * sd / wanted
+        enough = max(2, math.floor(min(in_sds * in_sds, at_most + 1)))
+        while enough <= at_most and _chance_to_find(wanted / sd, enough, tail) < power:
+            enough += 1
+    return enough if enough <= at_most else None
 
 
 def _error_in_one_direction(power: float, level: float, alternative: Alternative) -> float:
