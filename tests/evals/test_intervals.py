@@ -35,6 +35,13 @@ def test_t_interval_by_hand():
     assert mean_interval(np.arange(5), level=0.9).high == pytest.approx(2 + 2.13185 * math.sqrt(0.5), abs=1e-5)
 
 
+@pytest.mark.parametrize("n", [2, 3, 10, 300])
+def test_paired_difference_is_scipys_paired_t(n):
+    treatment, control = np.random.default_rng([30, n]).normal(size=(2, n))
+    interval, theirs = paired_difference(treatment, control, level=0.9), stats.ttest_rel(treatment, control).confidence_interval(0.9)
+    assert (interval.low, interval.high) == pytest.approx((theirs.low, theirs.high), rel=1e-9)
+
+
 def test_paired_difference_by_hand():
     # Differences 1, 2, 3: what the seeds share (10, 20, 30) cancels.
     assert paired_difference([11, 22, 33], [10, 20, 30]) == mean_interval([1, 2, 3])
@@ -59,13 +66,13 @@ def test_rounding_is_not_spread():
 
 @pytest.mark.parametrize(("n", "level"), [(2, 0.95), (5, 0.95), (5, 0.8), (20, 0.99)])
 def test_t_interval_of_normal_values_covers_its_level(n, level):
-    generator, trials = np.random.default_rng(31), 600
+    generator, trials = np.random.default_rng(31), 4000
     covered = sum(holds(mean_interval(row, level=level), 3.0) for row in generator.normal(3.0, 2.0, size=(trials, n)))
     assert plausible(covered, trials, level)
 
 
 def test_pairing_removes_what_the_seeds_share():
-    generator, trials, n = np.random.default_rng(32), 600, 5
+    generator, trials, n = np.random.default_rng(32), 2000, 5
     shared = generator.normal(0, 10, size=(trials, n))
     intervals = [
         paired_difference(s + 0.5 + a, s + b) for s, a, b in zip(shared, generator.normal(size=(trials, n)), generator.normal(size=(trials, n)), strict=True)

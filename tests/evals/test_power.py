@@ -29,7 +29,7 @@ def test_textbook_numbers_of_pairs(seeds, difference, alternative):
 
 @pytest.mark.parametrize(("seeds", "power", "alternative"), [(3, 0.8, "greater"), (5, 0.8, "two-sided"), (10, 0.5, "less")])
 def test_a_planted_difference_is_found_with_the_power_stated(seeds, power, alternative):
-    generator, trials, sd = np.random.default_rng(41), 600, 0.3
+    generator, trials, sd = np.random.default_rng(41), 2000, 0.3
     planted = minimum_detectable_difference(sd, seeds, power=power, alternative=alternative)
     sign = -1 if alternative == "less" else 1
     draws = generator.normal(sign * planted, sd, size=(trials, seeds))

@@ -38,6 +38,13 @@ def test_t_p_value_by_hand():
     assert paired_p_value([1, 2, 3], [0, 0, 0], alternative="two-sided") == pytest.approx(2 * one_sided)
 
 
+@pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
+@pytest.mark.parametrize("n", [2, 5, 40])
+def test_t_p_value_is_scipys(n, alternative):
+    treatment, control = np.random.default_rng([50, n]).normal(size=(2, n))
+    assert paired_p_value(treatment, control, alternative=alternative) == pytest.approx(stats.ttest_rel(treatment, control, alternative=alternative).pvalue)
+
+
 def test_permutation_p_value_by_hand():
     # Of the 8 flips of 1, 2, 4 only the one seen sums to 7; of those of 1, 2, -4, which sum to -1, five sum to -1 or more: -1, 1, 3, 5, 7.
     assert paired_p_value([1, 2, 4], [0, 0, 0], method="permutation") == 1 / 8
@@ -92,7 +99,7 @@ def test_corrections_keep_order_and_their_rank_among_each_other(p_values):
 
 def test_holm_keeps_the_chance_of_any_false_discovery():
     """Four arms that share a baseline and do nothing."""
-    generator, trials = np.random.default_rng(52), 300
+    generator, trials = np.random.default_rng(52), 2000
     false = 0
     for _ in range(trials):
         baseline, arms = generator.normal(size=5), generator.normal(size=(4, 5))
@@ -164,24 +171,24 @@ def test_interval_p_value_and_verdict_agree(differences, margin, level, better):
 
 
 def test_arms_that_are_alike_are_supported_in_one_of_forty():
-    draws = np.random.default_rng(53).normal(size=(1200, 5))
+    draws = np.random.default_rng(53).normal(size=(3000, 5))
     counts = verdict_counts(draws)
-    assert stats.binomtest(counts["supported"], 1200, 0.025).pvalue > 1e-4
-    assert stats.binomtest(counts["not supported"], 1200, 0.025).pvalue > 1e-4
-    assert counts["supported"] <= 0.05 * 1200
+    assert stats.binomtest(counts["supported"], 3000, 0.025).pvalue > 1e-4
+    assert stats.binomtest(counts["not supported"], 3000, 0.025).pvalue > 1e-4
+    assert counts["supported"] <= 0.05 * 3000
 
 
 @pytest.mark.parametrize("tasks", [4, 16])
 def test_coarse_scores_do_not_make_arms_that_are_alike_supported(tasks):
     """Shares of a few tasks: seeds often agree exactly, and spread of 0 must not pass for certainty."""
-    generator, trials = np.random.default_rng(54), 600
+    generator, trials = np.random.default_rng(54), 1500
     treatment, control = generator.binomial(tasks, 0.7, size=(2, trials, 3)) / tasks
     supported = sum(judge_difference(a, b).verdict == "supported" for a, b in zip(treatment, control, strict=True))
     assert supported <= 0.05 * trials
 
 
 def test_what_is_detectable_is_supported_with_the_power_stated():
-    generator, trials, seeds = np.random.default_rng(55), 600, 5
+    generator, trials, seeds = np.random.default_rng(55), 1500, 5
     planted = judge_difference([1, 2, 3, 4, 5], [0] * 5, margin=0.2).detectable - 0.2  # for a spread of sqrt(2.5)
     counts = verdict_counts(generator.normal(planted + 0.2, math.sqrt(2.5), size=(trials, seeds)), margin=0.2)
     assert stats.binomtest(counts["supported"], trials, 0.8).pvalue > 1e-4
@@ -189,7 +196,7 @@ def test_what_is_detectable_is_supported_with_the_power_stated():
 
 def test_no_effect_is_found_out_with_the_power_stated():
     """With seeds for the smallest effect worth having, an arm without any is refuted as often as one with it is supported, and one with it hardly ever is."""
-    generator, trials, worth = np.random.default_rng(56), 600, 0.8
+    generator, trials, worth = np.random.default_rng(56), 1500, 0.8
     seeds = seeds_needed(worth, 1.0, alternative="two-sided")
     assert seeds == 15
     # The power at whole seeds is at least what was asked for: here 82.1 % (noncentral t, 14 degrees of freedom).
