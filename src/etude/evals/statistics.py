@@ -203,7 +203,6 @@ def _seeds_to_settle(gain: float, worth: float, spread: float, seeds: int, *, le
     """Seeds in all at which a gain over the margin is supported, or a smaller one than is worth having refuted, whichever takes fewer."""
     if spread == 0:
         return seeds_without_spread((1 - level) / 2)
-    effects = [effect for effect in (gain, worth - gain) if effect > 0]
-    needed = [seeds_needed(effect, spread, power=power, level=level, alternative="two-sided") for effect in effects]
-    within_reach = [n for n in needed if n is not None]
-    return max(seeds + 1, min(within_reach)) if within_reach else None
+    effect = max(gain, worth - gain)
+    needed = seeds_needed(effect, spread, power=power, level=level, alternative="two-sided") if effect > 0 else None
+    return None if needed is None else max(seeds + 1, needed)
