@@ -86,7 +86,7 @@ def test_bootstrap_of_many_pairs_covers_nearly_its_level_and_of_few_is_t():
     draws = generator.normal(size=(trials, n)) - generator.normal(size=(trials, n)) + 1
     intervals = [paired_difference(row, np.zeros(n), method="bootstrap", resamples=1999) for row in draws]
     assert all(i.method == "bootstrap" for i in intervals)
-    assert 0.87 <= np.mean([holds(i, 1.0) for i in intervals]) <= 0.99  # 93.5 % (docs/statistics.md), give or take three standard deviations of 2 points
+    assert 0.87 <= np.mean([holds(i, 1.0) for i in intervals]) <= 0.99  # 94 % is expected (docs/statistics.md), and three standard deviations are 6 points
     few = draws[0, : BOOTSTRAP_PAIRS - 1]
     assert paired_difference(few, np.zeros(few.size), method="bootstrap") == mean_interval(few)
 
