@@ -70,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             _say("error: ", str(error), "bold red")
             return error.exit_code
+        except OSError as error:  # A disk that fails is nothing that a traceback explains.
+            if debug:
+                raise
+            _say("error: ", f"{error} (--debug shows where)", "bold red")
+            return 1
 
 
 def _command(given: list[str]) -> int:
