@@ -1,6 +1,7 @@
 # make venv    the environment in .venv, and nothing else
 # make demo    improve the embedded model on arithmetic: about two minutes on two cores, no download of a model
 # make test    lint, format, types and tests
+# make docs    the documentation as a site, in site/
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint
+.PHONY: help venv demo test lint docs
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -29,6 +30,10 @@ $(VENV)/.stamp-test: $(VENV)/.stamp-venv
 	$(PIP) install -c constraints.txt -e '.[test]'
 	touch $@
 
+$(VENV)/.stamp-docs: $(VENV)/.stamp-venv
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	touch $@
+
 # Every run gets a folder of its own; the summary at the end says where its report is.
 demo: $(VENV)/.stamp-venv
 	$(BIN)/etude train grpo --budget 2-minutes --steps 1000
@@ -40,3 +45,7 @@ lint: $(VENV)/.stamp-test
 
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+# The search needs a server: python -m http.server -d site
+docs: $(VENV)/.stamp-docs
+	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -1,4 +1,4 @@
-"""How long `etude --help` takes, and that `import etude` loads no torch.
+"""How long `etude --help` and `etude list` take, and that they and `import etude` load no torch.
 
 python benchmarks/startup.py
 """
@@ -17,6 +17,7 @@ COMMANDS = {
     "etude --help": [sys.executable, "-m", "etude", "--help"],
     "etude list": [sys.executable, "-m", "etude", "list"],
 }
+STATEMENTS = ("import etude", "from etude.catalogue import entries; entries()")
 HEAVY = ("torch", "transformers", "numpy", "scipy")
 LIMIT = 0.5
 
@@ -46,10 +47,12 @@ def main() -> None:
             times[name].append(seconds_of(command))
     for name, values in times.items():
         print(f"{name:16} median {statistics.median(values):.3f} s ({min(values):.3f} to {max(values):.3f})")
-    loaded = loaded_by("import etude")
-    print(f"import etude loads: {', '.join(loaded) or 'none of ' + ', '.join(HEAVY)}")
-    if loaded or statistics.median(times["etude --help"]) > LIMIT:
-        sys.exit(f"expected `etude --help` within {LIMIT} s and no heavy package")
+    heavy = {statement: loaded_by(statement) for statement in STATEMENTS}
+    for statement, loaded in heavy.items():
+        print(f"{statement} loads: {', '.join(loaded) or 'none of ' + ', '.join(HEAVY)}")
+    slow = [name for name in ("etude --help", "etude list") if statistics.median(times[name]) > LIMIT]
+    if slow or any(heavy.values()):
+        sys.exit(f"expected `etude --help` and `etude list` within {LIMIT} s each, and no heavy package")
 
 
 if __name__ == "__main__":

@@ -88,11 +88,13 @@ def test_an_export_that_fails_leaves_the_earlier_model(monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr(Walk, "export", fail)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(etude.EtudeError, match=r"the run in run has finished, but its model .* disk full\. Free space .* --resume run"):
             etude.train(resume="run", steps=4)
     assert [f.name for f in Path("run/model").iterdir()] == ["place.txt"]
     assert Path("run/model/place.txt").read_text() == before
     assert not list(Path("run").glob(".model*"))
+    assert "nothing to do" in etude.train(resume="run").reason
+    assert float(Path("run/model/place.txt").read_text()) == pytest.approx(1 - 0.9**4)
 
 
 def test_a_method_without_an_export_leaves_no_model_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,8 +131,9 @@ def test_a_method_trains_the_embedded_model_and_its_checkpoints_are_measured() -
     assert (summary.status, summary.step) == ("finished", 1)
     assert 0 <= summary.after["eval/pass@1"] <= 1
     measured = {"samples": 2, "tasks_limit": 2, "max_new_tokens": 4, "threads": 1}
+    assert summary.exported is not None
     exported = etude.evaluate("run", **measured)
-    kept = etude.evaluate("run/checkpoints/step-1", **measured)
+    kept = etude.evaluate(f"run/checkpoints/step-{summary.exported['step']}", **measured)
     begun = etude.evaluate("run/checkpoints/step-0", **measured)
     embedded = etude.evaluate("tiny", **measured)
 

@@ -107,6 +107,8 @@ def test_models_that_cannot_be_used(kind: str, said: str, capsys: pytest.Capture
         (["grpo", "--lora-rank", "2", "--lora-targets", "nowhere"], "lora_targets must name its linear layers"),
         (["grpo", "--max-new-tokens", "-1"], "--max-new-tokens is -1"),
         (["grpo", "--out", "reward.py/run"], "the folder reward.py/run cannot be written"),
+        # A place that takes no folder, from nobody: permissions would not stop root.
+        (["grpo", "--out", "/proc/run"], "the folder /proc/run cannot be written"),
     ],
 )
 def test_options_that_cannot_be_used(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

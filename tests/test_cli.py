@@ -149,6 +149,29 @@ def test_resuming_refuses_what_would_change_the_past(arguments: list[str], said:
     assert Path("run/config.yaml").read_text() == before
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place that takes no file from anybody, root included")
+def test_resuming_in_a_folder_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "walk", *FAST, "--out", "run"]) == 0
+    before = Path("run/metrics.jsonl").read_bytes()
+    Path("run/.lock").unlink()
+    Path("run/.lock").symlink_to("/proc/no-file-can-be-made-here")
+    capsys.readouterr()
+    assert main(["train", "--resume", "run", "--steps", "5"]) == 2
+    assert "error: the folder run cannot be written: " in one_line(capsys.readouterr().err)
+    assert Path("run/metrics.jsonl").read_bytes() == before
+
+
+def test_a_failing_disk_is_said_without_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(given: list[str]) -> int:
+        raise OSError(5, "Input/output error", "runs/x")
+
+    monkeypatch.setitem(etude.cli.COMMANDS, "list", fail)
+    assert main(["list"]) == 1
+    assert capsys.readouterr().err == "error: [Errno 5] Input/output error: 'runs/x' (--debug shows where)\n"
+    with pytest.raises(OSError, match="Input/output"):
+        main(["list", "--debug"])
+
+
 def test_resuming_as_another_method_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "walk", *FAST, "--out", "run"]) == 0
     assert main(["train", "stroll", "--resume", "run"]) == 2

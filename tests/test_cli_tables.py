@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from walk_method import registered_walk
 
 from etude import catalogue, doctor
+from etude.cards import listings
 from etude.catalogue import END, REPOSITORY, START, Entry, claim_state, entries, method_table, with_table
 from etude.cli import main
 from etude.errors import InputError
-from etude.method import get_method
 
 
 @pytest.fixture
@@ -55,14 +56,15 @@ def test_the_markdown_table_has_a_row_a_method_and_survives_bars() -> None:
 
 
 def test_claims_have_the_state_that_their_file_says(walk: None, tmp_path: Path) -> None:
-    card = get_method("walk").card
-    assert claim_state(card, tmp_path) == "not run"
+    listing = next(each for each in listings() if each.card.slug == "walk")
+    assert claim_state(listing, tmp_path) == "not run"
+    assert claim_state(replace(listing, has_claim=False), tmp_path) == "—"
     (tmp_path / "walk.json").write_text('{"verdict": "supported"}')
-    assert claim_state(card, tmp_path) == "supported"
+    assert claim_state(listing, tmp_path) == "supported"
     assert next(e for e in entries("tests", claims=tmp_path) if e.slug == "walk").claim == "supported"
     (tmp_path / "walk.json").write_text("[]")
     with pytest.raises(InputError, match=r"walk\.json holds no verdict"):
-        claim_state(card, tmp_path)
+        claim_state(listing, tmp_path)
 
 
 def test_the_list_shows_methods_by_family(walk: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,4 +102,4 @@ def test_the_doctor_says_what_fails_and_what_is_missing(monkeypatch: pytest.Monk
 
 def test_the_doctor_knows_every_extra() -> None:
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(doctor.EXTRAS) == set(extras) - {"test"}
+    assert set(doctor.EXTRAS) == set(extras) - {"test", "docs"}

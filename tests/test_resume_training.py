@@ -1,18 +1,23 @@
-"""A real training run that is killed at random moments, or whose newest checkpoint is damaged, goes on to the numbers of one that was not."""
+"""A real training run that is killed at random moments, whose disk refuses, or whose newest checkpoint is damaged, goes on to the numbers of one that was not."""
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from etude.cli import main
+from etude.models.language import LanguageModel
 from etude.run import Run, without_time
 from etude.summary import Summary
 
@@ -65,6 +70,62 @@ def test_kill_9_at_random_moments_then_resume_equals_the_uninterrupted_run() -> 
     assert (ended.status, ended.step) == ("finished", STEPS)
     kept = [Run.open(name).checkpoints.load(STEPS) for name in ("killed", "whole")]
     assert kept[0].path.joinpath("state.safetensors").read_bytes() == kept[1].path.joinpath("state.safetensors").read_bytes()
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """No file that this process writes may grow beyond `size` bytes: the system refuses, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_takes_no_checkpoint_ends_with_exit_code_1_and_the_run_goes_on_later(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "grpo", "--out", "whole", *ARGUMENTS]) == 0
+    assert main(["train", "grpo", "--out", "run", *ARGUMENTS, "--steps", "2"]) == 0
+    capsys.readouterr()
+    with files_of_at_most(1_000_000):  # a checkpoint of tiny has 12 MB
+        assert main(["train", "--resume", "run", "--steps", str(STEPS)]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "error: could not write the checkpoint of step" in said
+    assert "The checkpoint of step 2 is intact: free space or fix the folder, then resume from it" in said
+    assert "Traceback" not in said
+    assert main(["train", "--resume", "run"]) == 0
+    assert recorded("run") == recorded("whole")
+
+
+def test_a_disk_that_takes_no_model_says_so_and_the_model_comes_with_the_next_resume(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModel, "save", full)
+        assert main(["train", "grpo", "--out", "run", *ARGUMENTS, "--steps", "1"]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "error: the run in run has finished, but its model or report could not be written" in said
+    assert "No space left on device. Free space or fix the folder, then go on with --resume run" in said
+    assert "Traceback" not in said
+    assert not Path("run/model").exists()
+    assert main(["train", "--resume", "run"]) == 0
+    assert Path("run/model/model.safetensors").is_file()
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused_with_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "grpo", "--out", "run", *ARGUMENTS, "--steps", "1"]) == 0
+    for state in Path("run/checkpoints").glob("step-*/state.safetensors"):
+        state.write_bytes(state.read_bytes()[:-1])
+    before = Path("run/metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert main(["train", "--resume", "run", "--steps", "2"]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "error: no checkpoint in run/checkpoints can be used (steps 0, 1 are damaged); start a new run in another folder" in said
+    assert "Traceback" not in said
+    assert Path("run/metrics.jsonl").read_bytes() == before
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:

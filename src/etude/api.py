@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from etude.config import MeasureConfig, TrainConfig
 from etude.driver import drive
 from etude.errors import EtudeError, InputError
+from etude.export import MODEL, export_model
 from etude.method import Method, get_method
 from etude.run import Run
 from etude.settings import Source, build_config, check_config, merged, with_settings
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from etude.evals.evaluate import Evaluation
     from etude.models.language import LanguageModel
 
-MODEL = "model"
-"""Folder inside a run's that the improved model is exported to."""
 REPORT = "report.html"
 
 
@@ -74,7 +71,7 @@ def resume_run(folder: Path, config: TrainConfig[Any], *, source: Source = "keyw
 
 
 class _Display(LiveTable):
-    """The live table, which remembers whether the method was set up: one of a run that had ended already is not, and has nothing to export."""
+    """The live table, which remembers whether the method was set up: one of a run that had ended already is not."""
 
     began = False
 
@@ -94,25 +91,15 @@ def _drive(method_class: Callable[..., Method], config: TrainConfig[Any], run: R
             with suppress(OSError, EtudeError):
                 write_report(run.folder)
         raise
-    if display.began:
-        _export(method, run.folder)
-    write_report(run.folder)
-    return summary
-
-
-def _export(method: Method, folder: Path) -> None:
-    """Write what the user takes away into the run's folder: whole or not at all. A method with nothing to take away leaves nothing."""
-    draft = folder / f".{MODEL}.tmp-{os.getpid()}"
-    target = folder / MODEL
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
     try:
-        method.export(draft)
-        if any(draft.iterdir()):
-            shutil.rmtree(target, ignore_errors=True)
-            draft.rename(target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        export_model(method, run, summary, ready=display.began)
+        write_report(run.folder)
+    except OSError as error:
+        raise EtudeError(
+            f"the run in {run.folder} has {summary.status}, but its model or report could not be written: {error}. "
+            f"Free space or fix the folder, then go on with --resume {run.folder}"
+        ) from error
+    return summary
 
 
 def evaluate(

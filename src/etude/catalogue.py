@@ -18,9 +18,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from etude.cards import Listing, listings
 from etude.durable import replace_file
 from etude.errors import EtudeError, InputError, nearest
-from etude.method import MethodCard, get_method, known_methods
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 """Where README.md and docs/ are, when this is a source tree."""
@@ -51,25 +51,26 @@ def entries(family: str | None = None, *, claims: Path = CLAIMS) -> list[Entry]:
     claims: folder with the verdicts, one SLUG.json a claim.
     Raises InputError for a family that there is not.
     """
-    cards = [get_method(slug).card for slug in known_methods()]
-    families = sorted({card.family for card in cards})
+    known = listings()
+    families = sorted({listing.card.family for listing in known})
     if family is not None and family not in families:
         raise InputError(f"there is no family {family!r}.{nearest(family, families)} Families: {', '.join(families) or 'none yet'}")
-    chosen = [card for card in cards if family in (None, card.family)]
+    chosen = [listing for listing in known if family in (None, listing.card.family)]
     # The baselines come first: everything else is compared with them.
-    return [_entry(card, claims) for card in sorted(chosen, key=lambda card: (card.family != "baselines", card.family, card.slug))]
+    return [_entry(listing, claims) for listing in sorted(chosen, key=lambda each: (each.card.family != "baselines", each.card.family, each.card.slug))]
 
 
-def _entry(card: MethodCard, claims: Path) -> Entry:
+def _entry(listing: Listing, claims: Path) -> Entry:
+    card = listing.card
     link = f"https://arxiv.org/abs/{card.paper}" if _ARXIV.fullmatch(card.paper) else ""
-    return Entry(card.slug, card.name, card.family, card.paper, link, card.title, card.summary, card.evolves, claim_state(card, claims))
+    return Entry(card.slug, card.name, card.family, card.paper, link, card.title, card.summary, card.evolves, claim_state(listing, claims))
 
 
-def claim_state(card: MethodCard, claims: Path = CLAIMS) -> str:
+def claim_state(listing: Listing, claims: Path = CLAIMS) -> str:
     """The verdict on a method's claim as its file has it; 'not run' without a file, '—' without a claim."""
-    if card.claim is None:
+    if not listing.has_claim:
         return NO_CLAIM
-    path = claims / f"{card.slug}.json"
+    path = claims / f"{listing.card.slug}.json"
     if not path.is_file():
         return NOT_RUN
     try:

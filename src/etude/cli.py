@@ -70,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             _say("error: ", str(error), "bold red")
             return error.exit_code
+        except OSError as error:  # A disk that fails is nothing that a traceback explains.
+            if debug:
+                raise
+            _say("error: ", f"{error} (--debug shows where)", "bold red")
+            return 1
 
 
 def _command(given: list[str]) -> int:
@@ -100,6 +105,8 @@ def _show_warning(message: Warning | str, category: type[Warning], filename: str
 
 def _parsed(kind: Any, given: Sequence[str], *, prog: str, description: str, default: Any) -> Any:
     """A dataclass from flat flags. On --help and on flags that cannot be read, the parser prints what it has to say and exits."""
+    if not given:
+        return default  # Importing the parser takes longer than most commands.
     import tyro
 
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
@@ -185,19 +192,10 @@ def _run(slug: str, config: TrainConfig[Any], resume: Path | None) -> int:
     from etude.api import MODEL, REPORT, resume_run, start_run
     from etude.viewer import print_summary
 
-    _quiet_loading(config.inputs.model)
     summary = start_run(slug, config) if resume is None else resume_run(resume, config, source="flag")
     model = summary.folder / MODEL
     print_summary(summary, report=summary.folder / REPORT, model=model if model.is_dir() else None)
     return 130 if summary.status == "interrupted" else 0
-
-
-def _quiet_loading(model: str) -> None:
-    """No progress bars for loading a model that is here already, which would stand in the way of the table; a download keeps its own."""
-    if "/" not in model or Path(model).exists():
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
 
 
 # eval
@@ -223,7 +221,6 @@ def _eval(given: list[str]) -> int:
     from etude.api import measure
     from etude.viewer.evaluation import evaluation_table
 
-    _quiet_loading(str(model))
     with _console(stderr=True).status(f"measuring {model} on {config.tasks}: {config.samples} samples a task, {config.tasks_limit} tasks at most"):
         evaluation = measure(str(model), config)
     console = _console()

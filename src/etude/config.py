@@ -53,6 +53,8 @@ class RunConfig:
     """Steps between checkpoints (0: only at the end)."""
     keep_last: AtLeastOne = 2
     """Newest checkpoints to keep; the best by held-out score is kept besides."""
+    export: Literal["best", "last"] = "best"
+    """Weights that go into RUN/model: those with the best held-out score (which flatters them), or those of the last step."""
     save_trajectories: Count = 8
     """Trajectories written to trajectories.jsonl per step, spread over the groups."""
     track: tuple[str, ...] = ()

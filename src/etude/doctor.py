@@ -164,13 +164,10 @@ def _gpus() -> str:
 
 
 def _generates() -> str:
-    from transformers.utils import logging
-
     from etude.models.language import LanguageModel
     from etude.models.sampling import Request, SamplingParams
     from etude.types import Message
 
-    logging.disable_progress_bar()
     policy = LanguageModel.load("tiny")
     prompt = tuple(policy.render([Message("user", "3+4=")]))
     completion = policy.sampler.generate([Request(prompt, SamplingParams(max_new_tokens=8, temperature=0.0))])[0]

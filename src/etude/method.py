@@ -137,9 +137,20 @@ def _from_entry_points() -> Mapping[str, str]:
     return {e.name: e.value for e in importlib.metadata.entry_points(group="etude.methods")}
 
 
+def method_modules() -> dict[str, str]:
+    """slug -> name of the module that registers it, for all methods that are built in or come with an installed package. Imports none of them."""
+    modules = {**_from_entry_points(), **_built_in()}
+    return {slug: module.split(":")[0] for slug, module in modules.items()}
+
+
+def registered_methods() -> Mapping[str, type[Method]]:
+    """slug -> class of the methods whose module has been imported already."""
+    return _registered
+
+
 def known_methods() -> list[str]:
     """Slugs of all methods that can be asked for, built in or from installed packages."""
-    return sorted({*_built_in(), *_from_entry_points(), *_registered})
+    return sorted({*method_modules(), *_registered})
 
 
 def get_method(slug: str) -> type[Method]:
@@ -147,11 +158,11 @@ def get_method(slug: str) -> type[Method]:
 
     Raises InputError for an unknown slug, naming the nearest ones.
     """
-    modules = {**_from_entry_points(), **_built_in()}
+    modules = method_modules()
     if slug not in _registered:
         if slug not in modules:
             raise InputError(f"there is no method {slug!r}.{nearest(slug, known_methods())} `etude list` shows all of them.")
-        importlib.import_module(modules[slug].split(":")[0])
+        importlib.import_module(modules[slug])
     if slug not in _registered:
         raise InputError(f"the module {modules[slug]!r} was imported but registers no method {slug!r}; expected @register(slug={slug!r}, ...) in it")
     return _registered[slug]

@@ -204,6 +204,10 @@ class Run:
         """All complete lines of metrics.jsonl."""
         return list(self.metrics_log)
 
+    def scores(self, name: str) -> dict[int, float]:
+        """step -> a metric's last finite value there."""
+        return {line["step"]: float(line[name]) for line in self.metrics_log if isinstance(line.get(name), (int, float))}
+
     def stop_reason(self) -> str | None:
         """Why there is no next step, or None while there is one."""
         if self.budget is not None and self.budget.spent(self.ledger) >= 1:
@@ -246,8 +250,12 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; the system lets go of it however the process ends.
 
-        Raises InputError when another process holds it.
+        Raises InputError when another process holds it, or the folder cannot be written.
         """
+        try:
+            (self.folder / ".lock").touch()
+        except OSError as error:
+            raise InputError(f"the folder {self.folder} cannot be written: {error.strerror}; a run needs to write into its folder") from error
         with open(self.folder / ".lock", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,13 +6,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from etude.durable import replace_file
 from etude.ledger import Ledger
 from etude.types import Metrics
 
 Status = Literal["finished", "interrupted", "failed"]
+
+
+class Exported(TypedDict):
+    """Where `RUN/model` is from: its step, and what there was to choose from. A score is None where the step was not measured."""
+
+    step: int
+    score: float | None
+    last_step: int
+    last_score: float | None
+    evaluations: int
 
 
 @dataclass
@@ -31,6 +41,8 @@ class Summary:
     after: Metrics = field(default_factory=dict)
     best: dict[str, float] | None = None
     """`step` and `score` of the best checkpoint."""
+    exported: Exported | None = None
+    """Which weights are in `RUN/model`; None while there is no such folder."""
     score_key: str = "eval/pass@1"
     method: str = ""
     """The method's slug."""

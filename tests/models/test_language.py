@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import utils as hub
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
 
 from etude.config import LearnerConfig
 from etude.errors import InputError
-from etude.models.language import LanguageModel, model_folder, resolve_device
+from etude.models.language import LanguageModel, model_folder, resolve_device, without_bars
 from etude.models.tiny import END, build_tokenizer
 from etude.types import Message
 
@@ -125,6 +128,42 @@ def test_a_saved_model_comes_back(tmp_path: Path) -> None:
     assert again.recommended_lr == 2e-6
     assert all(torch.equal(a, b) for a, b in zip(policy.model.parameters(), again.model.parameters(), strict=True))
     assert again.render([USER("1+1")]) == policy.render([USER("1+1")])
+
+
+@pytest.mark.parametrize(("bars", "downloads"), [(True, True), (True, False), (False, False)])
+def test_loading_and_saving_show_no_bars_and_leave_the_setting_as_it_was(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], progress_bars: Callable[[bool, bool], None], bars: bool, downloads: bool
+) -> None:
+    progress_bars(bars, downloads)
+    LanguageModel.load("tiny").save(tmp_path)
+    assert capfd.readouterr().err == ""
+    assert (logging.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()) == (bars, downloads)
+
+
+def test_a_download_keeps_its_bar(progress_bars: Callable[[bool, bool], None]) -> None:
+    progress_bars(True, True)
+    with without_bars():
+        assert (logging.is_progress_bar_enabled(), hub.are_progress_bars_disabled()) == (False, False)
+
+
+def test_the_bars_come_back_after_a_failure(progress_bars: Callable[[bool, bool], None]) -> None:
+    progress_bars(True, True)
+    with pytest.raises(OSError, match="no disk"), without_bars():
+        raise OSError("no disk")
+    assert logging.is_progress_bar_enabled()
+
+
+@pytest.fixture
+def progress_bars() -> Iterator[Callable[[bool, bool], None]]:
+    """Sets whether transformers shows bars, and whether downloads do; puts both back afterwards."""
+
+    def show(bars: bool, downloads: bool) -> None:
+        (logging.enable_progress_bar if bars else logging.disable_progress_bar)()
+        (hub.enable_progress_bars if downloads else hub.disable_progress_bars)()
+
+    before = logging.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+    yield show
+    show(*before)
 
 
 def test_an_adapter_comes_back_merged_into_its_model(tmp_path: Path) -> None:

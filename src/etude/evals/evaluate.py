@@ -86,15 +86,25 @@ def evaluate(
     flat = run_episodes(policy, requests, task_set, params, max_turns=turns, ledger=ledger or Ledger())
     judge(flat, task_set)
     rows = [flat[i * samples : (i + 1) * samples] for i in range(len(tasks))]
+    metrics = measured(task_set, tasks, rows, [[t.generated_length for t in row] for row in rows])
+    entropies = [e for t in flat for s in t.segments if s.trained for e in s.entropies]
+    metrics["eval/entropy"] = mean(entropies)
+    return Evaluation(metrics, list(tasks), rows)
+
+
+def measured(task_set: TaskSet, tasks: Sequence[Task], rows: Sequence[Sequence[Trajectory]], lengths: Sequence[Sequence[float]]) -> Metrics:
+    """The metrics of judged attempts, wherever they were sampled: pass@k, maj@k, length, format, reward and how many were cut off.
+
+    rows, lengths: one row a task, one column a sample; lengths in tokens.
+    """
+    flat = [t for row in rows for t in row]
     metrics = summarise(
         task_ids=[t.id for t in tasks],
         correct=[[t.correct for t in row] for row in rows],
         answers=[[task_set.answer_in(t.last_text) for t in row] for row in rows],
-        lengths=[[t.generated_length for t in row] for row in rows],
+        lengths=lengths,
         formats=[[t.rewards["format"] for t in row] for row in rows] if all("format" in t.rewards for t in flat) else None,
     )
     metrics["eval/reward"] = mean([t.reward for t in flat])
     metrics["eval/truncated"] = mean([float(t.stop_reason == "length") for t in flat])
-    entropies = [e for t in flat for s in t.segments if s.trained for e in s.entropies]
-    metrics["eval/entropy"] = mean(entropies)
-    return Evaluation(metrics, list(tasks), rows)
+    return metrics

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from etude.errors import InputError
-from etude.evals.evaluate import Evaluation
-from etude.evals.passk import summarise
+from etude.evals.evaluate import Evaluation, measured
 from etude.models.endpoint import Endpoint
 from etude.models.sampling import SamplingParams
 from etude.rewards import judge
 from etude.tasks.base import TaskSet
-from etude.types import Segment, Task, Trajectory, mean
+from etude.types import Segment, Task, Trajectory
 
 
 def evaluate_endpoint(
@@ -41,15 +40,6 @@ def evaluate_endpoint(
         [Trajectory(task, [], [Segment([], "policy", reply.text)], "eos" if reply.finished else "length", sample=i) for i, reply in enumerate(row)]
         for task, row in zip(tasks, replies, strict=True)
     ]
-    flat = [trajectory for row in rows for trajectory in row]
-    judge(flat, task_set)
-    metrics = summarise(
-        task_ids=[t.id for t in tasks],
-        correct=[[t.correct for t in row] for row in rows],
-        answers=[[task_set.answer_in(t.last_text) for t in row] for row in rows],
-        lengths=[[reply.length for reply in row] for row in replies],
-        formats=[[t.rewards["format"] for t in row] for row in rows] if all("format" in t.rewards for t in flat) else None,
-    )
-    metrics["eval/reward"] = mean([t.reward for t in flat])
-    metrics["eval/truncated"] = mean([float(t.stop_reason == "length") for t in flat])
+    judge([trajectory for row in rows for trajectory in row], task_set)
+    metrics = measured(task_set, tasks, rows, [[reply.length for reply in row] for row in replies])
     return Evaluation(metrics, list(tasks), rows)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
 
 from etude.config import LearnerConfig
 from etude.errors import InputError, MissingExtra
@@ -101,9 +104,10 @@ class LanguageModel:
         tokenizer = _load_tokenizer(folder, spec)
         number_format = getattr(torch, dtype) if dtype != "auto" else (torch.float32 if place.type == "cpu" else torch.bfloat16)
         try:
-            model = AutoModelForCausalLM.from_pretrained(base, dtype=number_format)
-            if base != folder:
-                model = _merged(model, folder)
+            with without_bars():
+                model = AutoModelForCausalLM.from_pretrained(base, dtype=number_format)
+                if base != folder:
+                    model = _merged(model, folder)
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"the weights of {spec} can't be loaded: {_first_line(error)}") from error
         model.to(place)  # type: ignore[arg-type]
@@ -176,8 +180,9 @@ class LanguageModel:
 
     def save(self, folder: Path) -> None:
         """Write a Hugging Face folder (an adapter folder for a LoRA model) with the tokenizer."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with without_bars():
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
 
     def _template(self, messages: Sequence[Message]) -> list[int]:
         return list(self.tokenizer(self._template_text(messages, generation=True), add_special_tokens=False)["input_ids"])
@@ -189,6 +194,28 @@ class LanguageModel:
         except Exception as error:
             roles = " ".join(m.role for m in messages)
             raise InputError(f"the chat template of {self.name} can't render a conversation with the roles {roles}: {_first_line(error)}") from error
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No progress bars of transformers while this lasts: reading weights that are here takes a moment, and the bars break into the live table.
+
+    A download keeps its own. Whatever was set before is restored.
+    """
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    downloads = not are_progress_bars_disabled()
+    # Both of transformers' switches turn the hub's as well.
+    logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+        if not downloads:
+            disable_progress_bars()
 
 
 def resolve_device(device: str) -> torch.device:

@@ -7,11 +7,12 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, get_args
 
-from etude.errors import InputError, nearest
+from etude.errors import InputError
 from etude.tasks import mathematics
 from etude.tasks.answers import final_answer, same_answer
 from etude.tasks.base import TaskSet
@@ -168,7 +169,7 @@ def _messages(fields: Mapping[str, Any], place: str) -> tuple[Message, ...]:
     if messages is None:
         if prompt is None:
             present = ", ".join(fields) or "none"
-            raise InputError(f'{place}: no "prompt" (fields: {present});{nearest("prompt", fields)} expected a "prompt" string or a list of "messages"')
+            raise InputError(f'{place}: no "prompt" (fields: {present}); {_misspelt(fields)}expected a "prompt" string or a list of "messages"')
         if not isinstance(prompt, str) or not prompt.strip():
             raise InputError(f'{place}: "prompt" is {"empty" if isinstance(prompt, str) else "a " + _json_type(prompt)}; expected a non-empty string')
         return (Message("user", prompt),)
@@ -181,6 +182,14 @@ def _messages(fields: Mapping[str, Any], place: str) -> tuple[Message, ...]:
     if messages[-1]["role"] == "assistant":
         raise InputError(f"{place}: the last message is the assistant's, so nothing is left to write; expected {expected}")
     return tuple(Message(m["role"], m["content"]) for m in messages)
+
+
+def _misspelt(fields: Mapping[str, Any]) -> str:
+    """Advice to rename the field that looks most like a `prompt` or `messages`, or nothing."""
+    for expected in ("prompt", "messages"):
+        if close := get_close_matches(expected, [name for name in fields if name not in FIELDS], n=1, cutoff=0.6):
+            return f'if "{close[0]}" is meant as it, rename it to "{expected}"; '
+    return ""
 
 
 def _refuse(constant: str) -> Any:

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from etude.errors import InputError
 from etude.method import get_method
+from etude.summary import Exported
 
 Series = tuple[list[int], list[float]]
 """Steps and the finite values measured at them, by rising step."""
@@ -65,6 +66,19 @@ class RunRecord:
         """The metric that stands for the run (what chose the best checkpoint, if that is known), or None when nothing was held out."""
         said = self.result.get("score_key")
         return next((name for name in (said, *PRIMARY) if isinstance(name, str) and self.series(name)[0]), None)
+
+    @property
+    def score_key(self) -> str:
+        """The metric that chose the best checkpoint."""
+        said = self.result.get("score_key")
+        return said if isinstance(said, str) else PRIMARY[0]
+
+    @property
+    def exported(self) -> Exported | None:
+        """Which weights are in `model/`, or None where the run does not say."""
+        said = self.result.get("exported")
+        whole = isinstance(said, dict) and said.keys() >= Exported.__annotations__.keys() and all(v is None or _is_number(v) for v in said.values())
+        return cast(Exported, said) if whole else None
 
     def largest_k(self, kind: str = "pass") -> int | None:
         """The largest k > 1 of `eval/pass@k` (or `eval/maj@k`), or None."""

@@ -128,6 +128,10 @@ def tiles(record: RunRecord) -> list[Tile]:
             found.append(Tile(f"held-out {title_of(name)}", value_text(name, series[1][-1]), f"at step {series[0][-1]}"))
     if record.primary is None and len(reward := record.series("reward/mean")[1]) > 1:
         found.append(Tile("training reward", f"{number(reward[0])} → {number(reward[-1])}", "not held out"))
+    if (exported := record.exported) is not None and exported["step"] != exported["last_step"]:
+        best, last = (value_text(record.score_key, math.nan if score is None else score) for score in (exported["score"], exported["last_score"]))
+        detail = f"best of {exported['evaluations']} evaluations: {best}; last, step {exported['last_step']}: {last}"
+        found.append(Tile("weights in model/", f"step {exported['step']}", detail))
     if record.seconds:
         steps = record.last_step
         found.append(Tile("time", duration(record.seconds), f"{duration(record.seconds / steps)} a step" if steps else ""))

@@ -15,7 +15,7 @@ from etude.viewer.changes import changes, difference_text
 from etude.viewer.live import open_console
 from etude.viewer.numbers import interval_text, ledger_rows, title_of, value_text
 from etude.viewer.record import RunRecord, read_run
-from etude.viewer.wording import headline, remarks
+from etude.viewer.wording import headline, remarks, weights_text
 
 STYLES = {"up": "green", "down": "red", "same": "dim", "unknown": ""}
 
@@ -82,9 +82,12 @@ def places(summary: Summary, report: Path | None, model: Path | None) -> list[tu
         found.append(("report", str(report)))
     if model is not None:
         found.append(("model", str(model)))
+        if summary.exported is not None:
+            found.append(("weights", weights_text(summary.exported, summary.score_key)))
         found.append(("measure", f"etude eval {shlex.quote(str(model))}"))
         found.append(("load", f"transformers.AutoModelForCausalLM.from_pretrained({str(model)!r})"))
-    if summary.best is not None:
+    taken = summary.exported["score"] if summary.exported is not None else None
+    if summary.best is not None and (taken is None or taken < summary.best["score"]):
         found.append(("best", f"step {summary.best['step']:.0f}, {title_of(summary.score_key)} {value_text(summary.score_key, summary.best['score'])}"))
     found.append(("go on", f"etude train --resume {folder}" + (f" --steps {2 * summary.step}" if summary.status == "finished" and summary.step else "")))
     return found

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+from etude.summary import Exported
 from etude.viewer.changes import Change, change_of, difference_text, measured
 from etude.viewer.numbers import duration, is_share, number, percent, title_of, value_text
 from etude.viewer.record import RunRecord
@@ -49,6 +50,19 @@ def remarks(record: RunRecord) -> list[str]:
     if record.broken_lines:
         found.append(f"{record.broken_lines} line{'s' if record.broken_lines > 1 else ''} of the run's files could not be read and are left out here.")
     return found
+
+
+def weights_text(exported: Exported, score_key: str) -> str:
+    """Which weights a run left in `model/`: 'of step 15, the best of 5 evaluations: pass@1 79.0 %; step 20, the last, has 78.0 %'."""
+    step, last = exported["step"], exported["last_step"]
+
+    def score(value: float | None) -> str:
+        return "was not measured" if value is None else f"has {title_of(score_key)} {value_text(score_key, value)}"
+
+    if step == last:
+        return f"of step {step}, the last" + ("" if exported["score"] is None else f"; it {score(exported['score'])}")
+    before = ", before training" if step == 0 else ""
+    return f"of step {step}{before}, the best of {exported['evaluations']} evaluations; it {score(exported['score'])}; step {last}, the last, {score(exported['last_score'])}"
 
 
 def _about_ending(record: RunRecord) -> list[str]:

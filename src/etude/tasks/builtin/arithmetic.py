@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Unpack
 
 from etude.errors import InputError
 from etude.tasks.builtin.expressions import random_expression
-from etude.tasks.builtin.generated import GeneratedTaskSet, Problem
+from etude.tasks.builtin.generated import FamilyOptions, GeneratedTaskSet, Problem
 from etude.tasks.builtin.slips import worked
 from etude.types import Task
 
@@ -28,12 +29,9 @@ class Arithmetic(GeneratedTaskSet):
         high: int = 30,
         factor_high: int = 9,
         limit: int = 99,
-        slips: float = 0.0,
-        direct: float = 0.0,
-        held_out_tasks: int = 256,
-        instruct: bool = False,
+        **options: Unpack[FamilyOptions],
     ) -> None:
-        super().__init__(slips=slips, direct=direct, held_out_tasks=held_out_tasks, instruct=instruct)
+        super().__init__(**options)
         if terms < 2:
             raise InputError(f"terms is {terms}; expected at least 2")
         if high < 2 or factor_high < 2 or limit < 4:

@@ -6,11 +6,13 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 from random import Random
+from typing import Unpack
 
 from etude.errors import InputError
 from etude.tasks.base import Environment, EnvironmentStep, TaskSet
 from etude.tasks.builtin.arithmetic import Arithmetic
 from etude.tasks.builtin.expressions import evaluate, exact, work_through
+from etude.tasks.builtin.generated import FamilyOptions
 from etude.tasks.builtin.slips import wrong_number
 from etude.types import Message, Task
 
@@ -47,14 +49,9 @@ class Calculator(Arithmetic):
         high: int = 999,
         factor_high: int = 99,
         limit: int = 9999,
-        slips: float = 0.0,
-        direct: float = 0.0,
-        held_out_tasks: int = 256,
-        instruct: bool = False,
+        **options: Unpack[FamilyOptions],
     ) -> None:
-        super().__init__(
-            terms=terms, high=high, factor_high=factor_high, limit=limit, slips=slips, direct=direct, held_out_tasks=held_out_tasks, instruct=instruct
-        )
+        super().__init__(terms=terms, high=high, factor_high=factor_high, limit=limit, **options)
         if terms > 8:
             raise InputError(f"terms is {terms}; expected at most 8, one call for each operation")
         self.max_turns = terms + 1

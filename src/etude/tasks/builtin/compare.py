@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Unpack
 
 from etude.errors import InputError
-from etude.tasks.builtin.generated import GeneratedTaskSet, Problem
+from etude.tasks.builtin.generated import FamilyOptions, GeneratedTaskSet, Problem
 from etude.tasks.builtin.slips import slipped_sequence
 from etude.types import Task
 
@@ -23,10 +24,8 @@ class Compare(GeneratedTaskSet):
     max_new_tokens = 36
     instruction = "Answer with the number, or with all numbers in order with spaces between. End with a line 'answer: X'."
 
-    def __init__(
-        self, *, count: int = 4, high: int = 199, decimals: int = 0, slips: float = 0.0, direct: float = 0.0, held_out_tasks: int = 256, instruct: bool = False
-    ) -> None:
-        super().__init__(slips=slips, direct=direct, held_out_tasks=held_out_tasks, instruct=instruct)
+    def __init__(self, *, count: int = 4, high: int = 199, decimals: int = 0, **options: Unpack[FamilyOptions]) -> None:
+        super().__init__(**options)
         if count < 2 or not 0 <= decimals <= 6 or high < count:
             raise InputError(f"count is {count}, decimals {decimals}, high {high}; expected count >= 2, decimals in 0..6 and high >= count")
         self.count, self.high, self.decimals = count, high, decimals

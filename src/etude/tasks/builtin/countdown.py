@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
+from typing import Unpack
 
 from etude.errors import InputError
 from etude.tasks.builtin.expressions import evaluate, exact, numbers_in, work_through
-from etude.tasks.builtin.generated import GeneratedTaskSet, Problem
+from etude.tasks.builtin.generated import FamilyOptions, GeneratedTaskSet, Problem
 from etude.types import Task
 
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2}
@@ -29,12 +30,9 @@ class Countdown(GeneratedTaskSet):
         numbers: int = 3,
         high: int = 12,
         target_high: int = 99,
-        slips: float = 0.0,
-        direct: float = 0.0,
-        held_out_tasks: int = 256,
-        instruct: bool = False,
+        **options: Unpack[FamilyOptions],
     ) -> None:
-        super().__init__(slips=slips, direct=direct, held_out_tasks=held_out_tasks, instruct=instruct)
+        super().__init__(**options)
         if numbers < 2 or high < 2 or target_high < 2:
             raise InputError(f"numbers is {numbers}, high {high}, target_high {target_high}; expected at least 2 each")
         self.numbers, self.high, self.target_high = numbers, high, target_high

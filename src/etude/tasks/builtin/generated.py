@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 from etude.errors import InputError
 from etude.tasks.answers import final_answer, follows_convention, same_answer
@@ -35,14 +35,21 @@ def is_held_out(key: str) -> bool:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "little") % HELD_OUT_SHARE == 0
 
 
-class GeneratedTaskSet(TaskSet):
-    """Base of the built-in families.
+class FamilyOptions(TypedDict, total=False):
+    """What every built-in family can be told besides its own difficulty."""
 
-    slips: how often demonstrations go wrong, per decision, in [0, 1). 0 gives correct ones; the warm start of the tiny model imitates imperfect ones.
-    direct: share of demonstrations that state an answer without written work, in [0, 1].
-    held_out_tasks: size of the held-out split.
-    instruct: put `instruction` before each prompt, for models that have not met these families.
-    """
+    slips: float
+    """How often demonstrations go wrong, per decision, in [0, 1). 0 gives correct ones; the warm start of the tiny model imitates imperfect ones."""
+    direct: float
+    """Share of demonstrations that state an answer without written work, in [0, 1]."""
+    held_out_tasks: int
+    """Size of the held-out split."""
+    instruct: bool
+    """Put `instruction` before each prompt, for models that have not met these families."""
+
+
+class GeneratedTaskSet(TaskSet):
+    """Base of the built-in families. What its constructor takes is described at `FamilyOptions`."""
 
     instruction: ClassVar[str] = "Work in short steps, one to a line. End with a line 'answer: X'."
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Unpack
 
 from etude.errors import InputError
 from etude.tasks.builtin.expressions import exact
-from etude.tasks.builtin.generated import GeneratedTaskSet, Problem
+from etude.tasks.builtin.generated import FamilyOptions, GeneratedTaskSet, Problem
 from etude.tasks.builtin.slips import slipping, wrong_number
 from etude.types import Task
 
@@ -27,12 +28,9 @@ class Modular(GeneratedTaskSet):
         high: int = 40,
         factor_high: int = 9,
         modulus_high: int = 9,
-        slips: float = 0.0,
-        direct: float = 0.0,
-        held_out_tasks: int = 256,
-        instruct: bool = False,
+        **options: Unpack[FamilyOptions],
     ) -> None:
-        super().__init__(slips=slips, direct=direct, held_out_tasks=held_out_tasks, instruct=instruct)
+        super().__init__(**options)
         if high < 2 or factor_high < 2 or modulus_high < 3:
             raise InputError(f"high is {high}, factor_high {factor_high}, modulus_high {modulus_high}; expected at least 2, 2 and 3")
         self.high, self.factor_high, self.modulus_high = high, factor_high, modulus_high

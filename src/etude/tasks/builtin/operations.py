@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 from etude.errors import InputError
-from etude.tasks.builtin.generated import GeneratedTaskSet, Problem
+from etude.tasks.builtin.generated import FamilyOptions, GeneratedTaskSet, Problem
 from etude.tasks.builtin.slips import slipped_sequence
 from etude.types import Task
 
@@ -33,12 +33,9 @@ class Operations(GeneratedTaskSet):
         steps: int = 2,
         shortest: int = 4,
         longest: int = 6,
-        slips: float = 0.0,
-        direct: float = 0.0,
-        held_out_tasks: int = 256,
-        instruct: bool = False,
+        **options: Unpack[FamilyOptions],
     ) -> None:
-        super().__init__(slips=slips, direct=direct, held_out_tasks=held_out_tasks, instruct=instruct)
+        super().__init__(**options)
         if steps < 1 or not 3 <= shortest <= longest:
             raise InputError(f"steps is {steps}, shortest {shortest}, longest {longest}; expected steps >= 1 and 3 <= shortest <= longest")
         self.steps, self.shortest, self.longest = steps, shortest, longest

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import Unpack
 
 from etude.errors import InputError
-from etude.tasks.builtin.generated import GeneratedTaskSet, Problem
+from etude.tasks.builtin.generated import FamilyOptions, GeneratedTaskSet, Problem
 from etude.types import Task
 
 NOUNS = ("fox", "owl", "fish", "child", "boat", "stone")
@@ -144,8 +145,8 @@ class Translation(GeneratedTaskSet):
     max_new_tokens = 24
     instruction = "Translate between the invented languages tavi and zomu. End with a line 'answer: SENTENCE'."
 
-    def __init__(self, *, qualities: float = 0.5, slips: float = 0.0, direct: float = 0.0, held_out_tasks: int = 256, instruct: bool = False) -> None:
-        super().__init__(slips=slips, direct=direct, held_out_tasks=held_out_tasks, instruct=instruct)
+    def __init__(self, *, qualities: float = 0.5, **options: Unpack[FamilyOptions]) -> None:
+        super().__init__(**options)
         if not 0 <= qualities <= 1:
             raise InputError(f"qualities is {qualities}; expected a chance in [0, 1]")
         self.qualities = qualities

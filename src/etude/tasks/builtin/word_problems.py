@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from etude.errors import InputError
 from etude.tasks.builtin.expressions import intermediate_values
-from etude.tasks.builtin.generated import GeneratedTaskSet, Problem
+from etude.tasks.builtin.generated import FamilyOptions, GeneratedTaskSet, Problem
 from etude.tasks.builtin.slips import worked
 from etude.types import Task
 
@@ -38,10 +38,8 @@ class WordProblems(GeneratedTaskSet):
     name = "word-problems"
     max_new_tokens = 28
 
-    def __init__(
-        self, *, high: int = 20, factor_high: int = 6, slips: float = 0.0, direct: float = 0.0, held_out_tasks: int = 256, instruct: bool = False
-    ) -> None:
-        super().__init__(slips=slips, direct=direct, held_out_tasks=held_out_tasks, instruct=instruct)
+    def __init__(self, *, high: int = 20, factor_high: int = 6, **options: Unpack[FamilyOptions]) -> None:
+        super().__init__(**options)
         if high < 3 or factor_high < 2:
             raise InputError(f"high is {high}, factor_high {factor_high}; expected at least 3 and 2")
         self.high, self.factor_high = high, factor_high
