@@ -126,7 +126,7 @@ def _one_answer(history: Sequence[Reading], limits: CollapseLimits) -> str | Non
     usual = max(_metric(now, "probe/top_reference", 0.0), _metric(start, "probe/top_answer", 0.0))
     if not now.answers or not share > usual + limits.collapse_answers * (1 - usual):
         return None
-    return f"{share:.0%} of all attempts, at different tasks, give the answer {now.answers[0][0]!r}; {usual:.0%} was usual"
+    return f"{_percent(share)} of all attempts, at different tasks, give the answer {now.answers[0][0]!r}; {_percent(usual)} was usual"
 
 
 def _one_verdict(history: Sequence[Reading], limits: CollapseLimits) -> str | None:
@@ -134,7 +134,7 @@ def _one_verdict(history: Sequence[Reading], limits: CollapseLimits) -> str | No
     edge, right = limits.collapse_verdicts, _mean(history[-1].accuracy)
     if (edge < share < 1 - edge) or not edge < before < 1 - edge or not abs(share - right) > VERDICT_GAP:
         return None
-    return f"the judgement is positive for {share:.0%} of the attempts, of which {right:.0%} are right; it was {before:.0%} before training"
+    return f"the judgement is positive for {_percent(share)} of the attempts, and {_percent(right)} are right; before training it was for {_percent(before)}"
 
 
 def _certain(history: Sequence[Reading], limits: CollapseLimits) -> str | None:
@@ -143,7 +143,7 @@ def _certain(history: Sequence[Reading], limits: CollapseLimits) -> str | None:
     surer = entropy < limits.collapse_entropy_low and entropy < before
     if not surer or not _mean(now.accuracy) < MOSTLY_RIGHT or _improved(start, now):
         return None
-    return f"entropy is {entropy:.2g} nats per token, and only {_mean(now.accuracy):.0%} of the answers are right: nothing new is tried any more"
+    return f"entropy is {entropy:.2g} nats per token, and only {_percent(_mean(now.accuracy))} of the answers are right: nothing new is tried any more"
 
 
 def _random(history: Sequence[Reading], limits: CollapseLimits) -> str | None:
@@ -197,7 +197,11 @@ def _improved(start: Reading, now: Reading) -> bool:
 
 
 def _fall(best: Reading, now: Reading) -> str:
-    return f"accuracy on the probe fell from {_mean(best.accuracy):.1%} at step {best.step} to {_mean(now.accuracy):.1%}"
+    return f"accuracy on the probe fell from {_percent(_mean(best.accuracy))} at step {best.step} to {_percent(_mean(now.accuracy))}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _mean(values: Sequence[float]) -> float:
