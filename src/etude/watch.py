@@ -91,6 +91,11 @@ class History:
         return self._lines[-1]["step"] if self._lines else None
 
     @property
+    def went_back(self) -> bool:
+        """Whether the newest reading took the run back."""
+        return bool(self._lines) and self._lines[-1]["to"] is not None
+
+    @property
     def rollbacks(self) -> int:
         """Times that the run went back."""
         return sum(1 for line in self._lines if line["action"] == "rollback")
@@ -171,10 +176,13 @@ class Guard:
         return finding.best and self.run.config.on_collapse != "warn"
 
     def ended(self) -> str | None:
-        """Why there is no next step, when a collapse ended the run where it stands, and the run is still to end there."""
+        """Why there is no next step, when a collapse ended the run where it stands.
+
+        A resumed run may be told to go on: with `warn`, or with more rollbacks where these had run out.
+        """
         config = self.run.config
-        ends = config.on_collapse == "stop" or (config.on_collapse == "rollback" and self.history.rollbacks >= config.most_rollbacks)
-        return self.history.ended_at(self.run.step) if ends else None
+        more = config.on_collapse == "rollback" and self.history.went_back and self.history.rollbacks < config.most_rollbacks
+        return None if more or config.on_collapse == "warn" else self.history.ended_at(self.run.step)
 
     def take(self, reading: Reading, method: Method, limits: CollapseLimits) -> Finding:
         """Say what a reading means, record it, and take the method back where that follows.

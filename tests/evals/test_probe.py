@@ -48,9 +48,11 @@ class Sums(TaskSet):
         return {"correct": float(sum(map(ord, text)) % 2)}
 
 
-def ready(folder: Path, tasks: TaskSet | None = None, slug: str = "grpo", *, run: dict[str, Any] | None = None, handed_in: bool = True, **settings: Any) -> Any:
+def ready(
+    folder: Path, task_set: TaskSet | None = None, slug: str = "grpo", *, run: dict[str, Any] | None = None, handed_in: bool = True, **settings: Any
+) -> Any:
     config = build_config(slug, **{**SMALL, **settings})
-    method: Any = get_method(slug)(config, Run(folder, RunConfig(save_trajectories=0, **(run or {}))), task_set=(tasks or Sums()) if handed_in else None)
+    method: Any = get_method(slug)(config, Run(folder, RunConfig(save_trajectories=0, **(run or {}))), task_set=(task_set or Sums()) if handed_in else None)
     method.setup()
     method.run.step = 1
     return method
