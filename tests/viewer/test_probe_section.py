@@ -96,9 +96,7 @@ def test_a_sound_run_says_so_and_a_run_without_a_probe_says_nothing(make_run: Ma
 
 
 def test_many_collapses_are_counted(make_run: MakeRun) -> None:
-    lines = [line(0, 0.4, 0.5)]
-    for step in range(1, 8):
-        lines.append(line(step, 0.1, 0.9, SIGNS, "rollback", 0))
+    lines = [line(0, 0.4, 0.5), *(line(step, 0.1, 0.9, SIGNS, "rollback", 0) for step in range(1, 8))]
     found = [r for r in remarks(read_run(with_probe(make_run(), lines))) if "ollapse" in r]
     assert len(found) == 6
     assert found[0].endswith("; the run went back to the state of step 0.")
