@@ -120,11 +120,13 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run: the `keep_last` newest, and the one with the best score besides."""
+    """The checkpoints of one run: the `keep_last` newest, the one with the best score, and the one that is `held`."""
 
     def __init__(self, folder: Path, keep_last: int = 2) -> None:
         self.folder = folder
         self.keep_last = keep_last
+        self.held: int | None = None
+        """Step of a checkpoint that is kept because the run may go back to it."""
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first; their files are not checked."""
@@ -286,10 +288,16 @@ class Checkpoints:
 
     def _prune(self) -> None:
         steps, best = self.steps(), self.best()
-        keep = {*steps[-self.keep_last :], *([best[0]] if best else [])}
+        keep = {*steps[-self.keep_last :], *([best[0]] if best else []), self.held}
         for step in steps:
             if step not in keep:
-                # Renamed first: a kill half-way through the removal must not leave something that looks like a damaged checkpoint.
-                doomed = self.folder / f".step-{step}.tmp-{os.getpid()}"
-                os.rename(self.path(step), doomed)
-                shutil.rmtree(doomed, ignore_errors=True)
+                self.drop(step)
+
+    def drop(self, step: int) -> None:
+        """Remove the checkpoint of a step, where there is one."""
+        if not self.path(step).exists():
+            return
+        # Renamed first: a kill half-way through the removal must not leave something that looks like a damaged checkpoint.
+        doomed = self.folder / f".step-{step}.tmp-{os.getpid()}"
+        os.rename(self.path(step), doomed)
+        shutil.rmtree(doomed, ignore_errors=True)

@@ -46,7 +46,7 @@ TRAIN_HELP = """[bold]etude train[/] METHOD \\[options]            begin a run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 well, 1 failed, 2 bad input, 130 interrupted."""
+    """Run one command; returns the exit code: 0 well, 1 failed or collapsed, 2 bad input, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or os.environ.get("ETUDE_DEBUG", "") not in ("", "0")
     given = [argument for argument in given if argument != "--debug"]
@@ -195,7 +195,7 @@ def _run(slug: str, config: TrainConfig[Any], resume: Path | None) -> int:
     summary = start_run(slug, config) if resume is None else resume_run(resume, config, source="flag")
     model = summary.folder / MODEL
     print_summary(summary, report=summary.folder / REPORT, model=model if model.is_dir() else None)
-    return 130 if summary.status == "interrupted" else 0
+    return 130 if summary.status == "interrupted" else int(summary.status == "collapsed")
 
 
 # eval

@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt
 Count = Annotated[int, Ge(0)]
 AtLeastOne = Annotated[int, Ge(1)]
 NonNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
 
 
 @dataclass
@@ -57,6 +58,10 @@ class RunConfig:
     """Weights that go into RUN/model: those with the best held-out score (which flatters them), or those of the last step."""
     save_trajectories: Count = 8
     """Trajectories written to trajectories.jsonl per step, spread over the groups."""
+    on_collapse: Literal["warn", "stop", "rollback"] = "warn"
+    """What to do when the probe shows a collapse: say so, end the run, or go back to the checkpoint that the probe found best."""
+    most_rollbacks: Count = 2
+    """Times that a run goes back; at the next collapse it goes back once more and ends."""
     track: tuple[str, ...] = ()
     """Also log to: `tensorboard`, `wandb`, `trackio`, `mlflow`."""
     threads: Count = 0
@@ -77,6 +82,49 @@ class EvaluationConfig:
     """Temperature of evaluation samples."""
     eval_kl: bool = True
     """Measure how far the policy has moved from its starting weights; keeps a copy of them (with LoRA: none needed)."""
+
+
+@dataclass
+class CollapseLimits:
+    """From where on the probe's numbers count as a collapse: see `etude.evals.collapse`."""
+
+    collapse_noise: NonNegative = 4.0
+    """Standard errors by which accuracy has to fall below its best."""
+    collapse_fall: Share = 0.05
+    """How far accuracy has to fall at least, as a share of the attempts."""
+    collapse_lost: Share = 0.5
+    """Fraction of its best accuracy below which a policy is lost, whatever the reward does."""
+    collapse_answers: Share = 0.5
+    """Share of attempts at different tasks that give the same answer, counted from the share that is usual."""
+    collapse_verdicts: Annotated[float, Ge(0), Lt(0.5)] = 0.02
+    """Share of positive (or negative) verdicts below which a judge always says the same."""
+    collapse_entropy_low: NonNegative = 0.01
+    """Entropy, nats per token, below which nothing new is tried."""
+    collapse_entropy_high: Annotated[float, Ge(1)] = 4.0
+    """Entropy as a multiple of the start's from where it explodes."""
+    collapse_long: Annotated[float, Ge(1)] = 3.0
+    """Response length as a multiple of the start's from where it explodes."""
+    collapse_short: Share = 0.2
+    """Response length as a fraction of the start's below which it has shrunk to nothing."""
+
+
+@dataclass
+class ProbeConfig:
+    """Labelled tasks that are measured during a run and never trained on, to see whether the reward still means what it should."""
+
+    probe: Literal["auto", "always", "never"] = "auto"
+    """Watch with a probe; `auto`: where a method learns without labels, and where --on-collapse says to act."""
+    probe_tasks: str | None = None
+    """Probe tasks: a built-in family, `gym:NAME` or a JSONL file, all of whose lines are used. Default: a part of the held-out split."""
+    probe_size: Annotated[int, Ge(8)] = 48
+    """Probe tasks at most."""
+    probe_samples: Annotated[int, Ge(2)] = 8
+    """Attempts at each probe task."""
+    probe_every: AtLeastOne = 10
+    """Steps between readings of the probe; there is one before the first and one after the last step."""
+    probe_positive: float = 0.5
+    """Rewards above this count as positive verdicts."""
+    limits: CollapseLimits = field(default_factory=CollapseLimits)
 
 
 @dataclass
@@ -142,6 +190,7 @@ class PolicyOptimizationConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    watch: ProbeConfig = field(default_factory=ProbeConfig)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
     set up -> evaluate -> (step -> log -> evaluate every N -> checkpoint every N) until the steps or the budget are used up -> evaluate -> checkpoint
 
+Where a method has a probe (`etude.watch`), it is read before an evaluation, so that a state that shows a collapse can be left before it is measured and kept.
 The first SIGINT or SIGTERM ends the run after the step in progress, with a checkpoint; the second ends it at once. A checkpoint records how far the logs had
 got, so that a resumed run takes them back to that point and writes what the uninterrupted run would have written.
 """
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from etude.checkpoints import Checkpoint
 from etude.durable import clear_drafts
@@ -26,8 +27,11 @@ from etude.run import Run
 from etude.summary import Status, Summary
 from etude.tracking import Observer, make_trackers
 from etude.types import Metrics
+from etude.watch import Guard
 
 __all__ = ["Observer", "Summary", "drive"]
+
+Measured = TypeVar("Measured")
 
 SCORE_KEY = "eval/pass@1"
 """The evaluation metric that says which checkpoint is best, for a method that has no `score_key` of its own."""
@@ -44,9 +48,13 @@ def drive(method: Method, run: Run, *, display: Observer | None = None, resume: 
     with run.lock():
         checkpoint = _restore_run(run, resume)
         ended = run.result()
-        if ended is not None and ended.status == "finished" and checkpoint is not None and checkpoint.step == ended.step and (reason := run.stop_reason()):
-            ended.reason = f"nothing to do: {reason}; raise --steps or --budget to go on"
-            return ended
+        if ended is not None and ended.status in ("finished", "collapsed") and checkpoint is not None and checkpoint.step == ended.step:
+            if reason := run.stop_reason():
+                ended.reason = f"nothing to do: {reason}; raise --steps or --budget to go on"
+                return ended
+            if reason := Guard(run).ended():
+                ended.reason = f"nothing to do: {reason}; --on-collapse warn goes on regardless"
+                return ended
         _prepare_folder(run, checkpoint, resume)
         observers: list[Observer] = [*make_trackers(run.config.track), *([display] if display is not None else [])]
         return _Drive(method, run, observers).go(checkpoint)
@@ -74,6 +82,8 @@ def _prepare_folder(run: Run, checkpoint: Checkpoint | None, resume: bool) -> No
     progress: Mapping[str, Any] = checkpoint.progress if checkpoint is not None else {}
     run.metrics_log.rewind(progress.get("metrics_bytes", 0), run.step)
     run.trajectories_log.rewind(progress.get("trajectories_bytes", 0), run.step)
+    run.probe_log.rewind(progress.get("probe_bytes", 0), run.step)
+    Guard(run).hold()
     if checkpoint is not None:
         run.checkpoints.recover(checkpoint.step)
     if resume:
@@ -121,6 +131,7 @@ class _Drive:
         self.saved_at = -1
         self.score: float | None = None
         """Score of the evaluation at `evaluated_at`."""
+        self.guard = Guard(run)
         self.listening: list[Observer] = []
         """Observers that were told of the start, and are owed the end."""
 
@@ -158,6 +169,8 @@ class _Drive:
                 raise
             if interrupted:
                 return self._end("interrupted", f"stopped by {signals.requested} after step {run.step}; go on with --resume {run.folder}")
+            if (collapse := self.guard.ended()) is not None:
+                return self._end("collapsed", collapse)
             return self._end("finished", run.stop_reason() or "")
 
     def _begin(self, checkpoint: Checkpoint | None) -> None:
@@ -167,6 +180,8 @@ class _Drive:
             torch.set_num_threads(self.run.config.threads)
         self.run.seed_libraries("setup")
         self.method.setup()
+        if self.method.watch is None and (wanted := self.run.config.on_collapse) != "warn":
+            raise InputError(f"--on-collapse {wanted} acts on what a probe shows, and {self.method.card.name} has none; leave it out")
         if checkpoint is not None:
             self.method.load_state(checkpoint.state())
             self.evaluated_at = checkpoint.progress["evaluated_at"]
@@ -178,7 +193,7 @@ class _Drive:
     def _loop(self, signals: _StopSignals) -> bool:
         """Step until there is nothing left to do, or until a signal asks to stop; says whether the latter."""
         self._settle()
-        while self.run.stop_reason() is None:
+        while self._stop_reason() is None:
             if signals.requested is None:
                 self._step()
             if signals.requested is not None:
@@ -187,6 +202,9 @@ class _Drive:
                 return True
             self._settle()
         return False
+
+    def _stop_reason(self) -> str | None:
+        return self.guard.ended() or self.run.stop_reason()
 
     def _step(self) -> None:
         run = self.run
@@ -202,26 +220,47 @@ class _Drive:
             observer.stepped(run.step, metrics, run.ledger)
 
     def _settle(self) -> None:
-        """Evaluate and checkpoint where that is due after the step that was just done. A checkpoint is also written at the start and for every new best."""
+        """Probe, evaluate and checkpoint where that is due after the step that was just done. Checkpoints are also written at the start and for a new best."""
         step, config = self.run.step, self.run.config
-        last = self.run.stop_reason() is not None
-        best = False
+        best = self._probe()
+        last = self._stop_reason() is not None
         if self.evaluated_at != step and (last or step == 0 or _due(step, config.evaluate_every)):
-            best = self._evaluate()
+            best = self._evaluate() or best
         if best or (self.saved_at != step and (last or step == 0 or _due(step, config.checkpoint_every))):
             self._checkpoint()
+
+    def _probe(self) -> bool:
+        """Read the probe where that is due, and do what follows from it; says whether the state has to be kept, to be gone back to."""
+        run, watch = self.run, self.method.watch
+        if watch is None or self.guard.read_at == run.step or not (run.step == 0 or _due(run.step, watch.every) or run.stop_reason() is not None):
+            return False
+        reading, seconds = self._apart("probe", watch.read)
+        finding = self.guard.take(reading, self.method, watch.limits)
+        if finding.to is not None:
+            self.saved_at = -1
+        run.log(run.step, {**finding.metrics, "time/probe": seconds})
+        for observer in self.listening:
+            if (hear := getattr(observer, "probed", None)) is not None:
+                hear(run.step, finding.metrics, finding.message)
+        return self.guard.holds(finding)
+
+    def _apart(self, purpose: str, measure: Callable[[], Measured]) -> tuple[Measured, float]:
+        """What a measurement gives, and its seconds. Whatever the method counted meanwhile is evaluation, which spends from no budget."""
+        run = self.run
+        run.seed_libraries(purpose, run.step)
+        before = run.ledger.copy()
+        began = time.perf_counter()
+        measured = measure()
+        seconds = time.perf_counter() - began
+        run.ledger.set_apart_evaluation(before)
+        run.ledger.evaluation_seconds = before.evaluation_seconds + seconds
+        return measured, seconds
 
     def _evaluate(self) -> bool:
         """Measure and log; says whether this is the best score so far."""
         run = self.run
-        run.seed_libraries("evaluation", run.step)
-        before = run.ledger.copy()
-        began = time.perf_counter()
-        metrics = dict(self.method.evaluate())
-        metrics["time/evaluation"] = time.perf_counter() - began
-        # Whatever the method counted meanwhile, evaluation spends from no budget.
-        run.ledger.set_apart_evaluation(before)
-        run.ledger.evaluation_seconds = before.evaluation_seconds + metrics["time/evaluation"]
+        measured, seconds = self._apart("evaluation", self.method.evaluate)
+        metrics = {**measured, "time/evaluation": seconds}
         run.log(run.step, metrics)
         self.evaluated_at = run.step
         score = metrics.get(self.score_key, math.nan)
@@ -239,6 +278,7 @@ class _Drive:
             "evaluated_at": self.evaluated_at,
             "metrics_bytes": run.metrics_log.sync(),
             "trajectories_bytes": run.trajectories_log.sync(),
+            "probe_bytes": run.probe_log.sync(),
         }
         score = self.score if self.evaluated_at == run.step else None
         path = run.checkpoints.save(run.step, self.method.state(), progress=progress, score=score)
@@ -279,6 +319,7 @@ class _Drive:
             best={"step": best[0], "score": best[1]} if best else None,
             score_key=self.score_key,
             method=self.method.card.slug,
+            collapses=self.guard.history.collapses(),
         )
 
     def _end(self, status: Status, reason: str) -> Summary:

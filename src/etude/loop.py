@@ -16,7 +16,10 @@ import torch
 
 from etude.config import InputConfig, PolicyOptimizationConfig, TrainConfig
 from etude.errors import InputError
+from etude.evals.collapse import Reading
 from etude.evals.evaluate import Evaluation, evaluate, keep_samples, record_of
+from etude.evals.monitors import monitors
+from etude.evals.probe import LOOKED_THROUGH, Probe, open_probe, unwatched
 from etude.ledger import FORWARD, FORWARD_BACKWARD
 from etude.memory import Curriculum, UniformCurriculum
 from etude.method import Method, State
@@ -29,6 +32,7 @@ from etude.rollouts import group_rollouts
 from etude.tasks.base import TaskSet
 from etude.tasks.loading import load_tasks
 from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
+from etude.watch import Watch
 
 if TYPE_CHECKING:
     from etude.run import Run
@@ -70,6 +74,8 @@ class PolicyOptimization(Method):
         if not self.held_out:
             raise InputError(f"the task set {self.task_set.name} has no held-out tasks; expected at least one to measure progress on")
         check_reward(self.task_set)
+        self.probe = self.make_probe()
+        self.watch = Watch(config.watch.probe_every, self.read_probe, config.watch.limits) if self.probe is not None else None
         self.policy = self._policy or LanguageModel.load(
             inputs.model, device=inputs.device, dtype=inputs.dtype, slots=config.sampler.slots, learner=config.learner
         )
@@ -111,6 +117,29 @@ class PolicyOptimization(Method):
         """Which tasks come next."""
         return UniformCurriculum(self.task_set, self.run.seed)
 
+    def make_probe(self) -> Probe | None:
+        """Labelled tasks to watch the run with, where it is to be watched."""
+        config, acts = self.config.watch, self.run.config.on_collapse != "warn"
+        if config.probe == "never":
+            if acts:
+                raise InputError(f"--on-collapse {self.run.config.on_collapse} acts on what a probe shows, and --probe never leaves it out; drop one of them")
+            return None
+        wanted = config.probe == "always" or config.probe_tasks is not None or acts
+        if not (wanted or self.card.label_free):
+            return None
+        try:
+            probe = open_probe(config, self.inputs, task_set=self.task_set, evaluated=self.held_out, seed=self.run.seed, handed_in=self._task_set is not None)
+        except InputError as error:
+            if wanted:
+                raise
+            unwatched(self.card.slug, error)
+            return None
+        if config.probe_tasks is not None:
+            check_reward(probe.judged, probe.tasks[0])
+            known = min(self.run.config.steps * self.config.tasks_per_step, LOOKED_THROUGH)
+            probe.check_disjoint(self.task_set.train_task(self.run.seed, i) for i in range(known))
+        return probe
+
     @abstractmethod
     def objective(self) -> Objective:
         """What the optimiser minimises."""
@@ -121,7 +150,7 @@ class PolicyOptimization(Method):
         started = time.perf_counter()
         groups = self.collect(self.curriculum.next(self.config.tasks_per_step))
         collected = time.perf_counter()
-        metrics = rollout_metrics(groups)
+        metrics = rollout_metrics(groups) | monitors(groups)
         self.run.save_trajectories(self.run.step, self._sampled_records(groups))
         chosen = self.select(groups)
         metrics |= self.credit(chosen)
@@ -169,9 +198,13 @@ class PolicyOptimization(Method):
     def update(self, groups: Sequence[Group]) -> Metrics:
         """Optimise the objective over what was chosen."""
         units = [unit for unit in self.units(groups) if unit]
+        everything = len(units)
+        if self.probe is not None:
+            units = [unit for unit in units if not self.probe.holds_back(unit)]
+        withheld = {"probe/withheld": float(everything - len(units))} if len(units) < everything else {}
         if not units:
-            return {"signal/updates": 0.0}
-        metrics = self.learner.update(units, self.criterion, step=max(0, self.run.step - 1))
+            return {"signal/updates": 0.0} | withheld
+        metrics = self.learner.update(units, self.criterion, step=max(0, self.run.step - 1)) | withheld
         sampler = self.policy.sampler
         sampler.update(sampler.version + 1, self.policy.model.named_parameters())
         trained = sum(t.trained_length for unit in units for t in unit) * self.config.learner.epochs
@@ -209,6 +242,19 @@ class PolicyOptimization(Method):
             ledger=self.run.ledger,
         )
 
+    def read_probe(self) -> Reading:
+        """Attempts at the probe tasks as training would make them, judged by the labels and as training judges."""
+        assert self.probe is not None, "only a method with a probe is asked to read it"
+        own, self.task_set = self.task_set, self.probe.judged
+        try:
+            return self.probe.read(self.run.step, self.policy, self.sampling_params(), max_turns=self.max_turns, judge=self.judge_probe, ledger=self.run.ledger)
+        finally:
+            self.task_set = own
+
+    def judge_probe(self, groups: Sequence[Group]) -> None:
+        """Fill in the rewards that training would give these attempts, and change nothing else. For a method that judges elsewhere than in `judge` to override."""
+        self.judge(groups)
+
     def kl_to_start(self, trajectories: Sequence[Trajectory]) -> float:
         """KL(policy || starting weights) per token in nats, by the k3 estimator on the policy's own samples (Schulman, joschu.net/blog/kl-approx)."""
         now = self.learner.logprobs(trajectories)
@@ -244,7 +290,7 @@ class PolicyOptimization(Method):
     def _check_prompts(self) -> None:
         """Look at prompts before anything is computed: one that leaves no room for an answer would fail in the middle of the run."""
         room = self.policy.context_length - 1
-        for task in [*self.held_out, *(self.task_set.train_task(self.run.seed, i) for i in range(64))]:
+        for task in [*self.held_out, *(self.probe.tasks if self.probe is not None else ()), *(self.task_set.train_task(self.run.seed, i) for i in range(64))]:
             length = len(self.policy.render(task.messages))
             if length > room:
                 raise InputError(

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     import torch
 
     from etude.run import Run
+    from etude.watch import Watch
+
+LABELLED = frozenset({"verifier", "demonstrations", "preferences"})
+"""Signals that rest on labels: on known answers, given examples or somebody's choices. All others (`votes`, `agreement`, `self-judge`, `judge`, `confidence`,
+`entropy` ...) are the model's own or another model's opinion, which can be pleased without being right."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,8 @@ class Claim:
 class MethodCard:
     """What a method says of itself.
 
-    `evolves` is what the judgement changes (weights, memory, skills, code); `signal` where the judgement comes from (verifier, demonstrations, votes, judge);
-    `rollouts` how experience is gathered (group, adaptive, tree, none).
+    `evolves` is what the judgement changes (weights, memory, skills, code); `signal` where the judgement comes from (verifier, demonstrations, preferences; votes,
+    agreement, self-judge, judge, confidence, entropy); `rollouts` how experience is gathered (group, adaptive, tree, none).
     """
 
     slug: str
@@ -45,6 +50,11 @@ class MethodCard:
     signal: str = "verifier"
     rollouts: str = "group"
     claim: Claim | None = None
+
+    @property
+    def label_free(self) -> bool:
+        """Whether nothing but models' opinions says what is good, so that the reward may part from the truth."""
+        return self.signal not in LABELLED
 
 
 @dataclass
@@ -60,6 +70,8 @@ class Method(ABC):
 
     card: ClassVar[MethodCard]
     Config: ClassVar[type]
+    watch: Watch | None = None
+    """What watches the run for a collapse, set in `setup`; None where nothing does."""
 
     def __init__(self, config: Any, run: Run) -> None:
         self.config = config

@@ -2,6 +2,7 @@
 
     config.yaml          the whole configuration          environment.json    versions, machine, git state
     metrics.jsonl        one object a logged step         trajectories.jsonl  sampled trajectories
+    probe.jsonl          one object a reading of the probe, where there is one: see `etude.watch`
     checkpoints/step-N/  see `etude.checkpoints`          result.json         how it ended: see `etude.summary`
 
 Keys under `time/` and the ledger's seconds are wall time; every other number repeats exactly when the run is repeated, or killed and resumed.
@@ -119,6 +120,7 @@ class Run:
         """Steps done; while a method's `step` runs, the number of that step, from 1."""
         self.metrics_log = JsonLines(folder / "metrics.jsonl")
         self.trajectories_log = JsonLines(folder / "trajectories.jsonl")
+        self.probe_log = JsonLines(folder / "probe.jsonl")
         self.checkpoints = Checkpoints(folder / "checkpoints", config.keep_last)
 
     @classmethod
@@ -239,7 +241,7 @@ class Run:
 
     def discard(self) -> None:
         """Remove what the run wrote, and the folder if nothing else is in it: for a run whose input was refused before it began."""
-        for name in ("config.yaml", "environment.json", "trajectories.jsonl", "samples.jsonl", "mlflow.json", ".lock"):
+        for name in ("config.yaml", "environment.json", "trajectories.jsonl", "probe.jsonl", "samples.jsonl", "mlflow.json", ".lock"):
             (self.folder / name).unlink(missing_ok=True)
         for name in ("tensorboard", "wandb"):
             shutil.rmtree(self.folder / name, ignore_errors=True)

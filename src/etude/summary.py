@@ -12,7 +12,7 @@ from etude.durable import replace_file
 from etude.ledger import Ledger
 from etude.types import Metrics
 
-Status = Literal["finished", "interrupted", "failed"]
+Status = Literal["finished", "interrupted", "failed", "collapsed"]
 
 
 class Exported(TypedDict):
@@ -27,7 +27,7 @@ class Exported(TypedDict):
 
 @dataclass
 class Summary:
-    """How a run ended. `before` and `after` are its first and last evaluation; measurements that were NaN are left out."""
+    """How a run ended; `collapsed` when --on-collapse ended it. `before` and `after` are its first and last evaluation; measurements that were NaN are left out."""
 
     status: Status
     reason: str
@@ -46,6 +46,8 @@ class Summary:
     score_key: str = "eval/pass@1"
     method: str = ""
     """The method's slug."""
+    collapses: list[dict[str, Any]] = field(default_factory=list)
+    """Collapses that the probe showed: `step`, `signs` (name to sentence), `action` (warn, stop, rollback) and `to`, the step that the run went back to or None."""
 
     def to_plain(self) -> dict[str, Any]:
         """As plain JSON values; the folder, which may be moved, is left out."""

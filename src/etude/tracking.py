@@ -34,6 +34,9 @@ class Observer(Protocol):
     def evaluated(self, step: int, metrics: Metrics) -> None:
         """An evaluation is done and logged."""
 
+    def probed(self, step: int, metrics: Metrics, message: str) -> None:
+        """The probe was read; `message` says what is new of a collapse, if anything. Need not be there."""
+
     def checkpointed(self, path: Path) -> None:
         """A checkpoint is safe on disk."""
 
@@ -70,6 +73,9 @@ class Tracker(Observer):
         self._send(step, {**metrics, "ledger": ledger.to_plain()})
 
     def evaluated(self, step: int, metrics: Metrics) -> None:
+        self._send(step, metrics)
+
+    def probed(self, step: int, metrics: Metrics, message: str) -> None:
         self._send(step, metrics)
 
     def finished(self, summary: Summary) -> None:
@@ -139,7 +145,7 @@ class WandB(Tracker):
         self.run.log({**numbers, "step": step})
 
     def end(self, summary: Summary) -> None:
-        self.run.finish(exit_code=1 if summary.status == "failed" else 0)
+        self.run.finish(exit_code=1 if summary.status in ("failed", "collapsed") else 0)
 
 
 class TrackIO(Tracker):
@@ -201,7 +207,7 @@ class MLflow(Tracker):
             self.client.log_metric(self.run_id, name.replace("@", "_at_"), value, step=step)
 
     def end(self, summary: Summary) -> None:
-        states = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+        states = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED", "collapsed": "FAILED"}
         self.client.set_terminated(self.run_id, status=states[summary.status])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,6 +72,12 @@ class TaskSet(ABC):
     def environment(self) -> Environment | None:
         """A fresh single-use environment for one multi-turn episode, or None for single-turn tasks."""
         return None
+
+
+def prompt_key(task: Task) -> str:
+    """A hash of what is asked, white space aside: equal prompts have equal keys, and the order of keys is a fixed shuffle."""
+    asked = "\x1e".join(f"{m.role}\x1f{' '.join(m.content.split())}" for m in task.messages)
+    return hashlib.blake2b(asked.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

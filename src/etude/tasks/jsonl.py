@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, Literal, get_args
 from etude.errors import InputError
 from etude.tasks import mathematics
 from etude.tasks.answers import final_answer, same_answer
-from etude.tasks.base import TaskSet
+from etude.tasks.base import TaskSet, prompt_key
 from etude.types import Message, Role, Task
 
 HELD_OUT_SHARE = 0.2
@@ -46,8 +45,8 @@ class JsonlTaskSet(TaskSet):
 
     max_new_tokens = 128
 
-    def __init__(self, train: Path, test: Path | None = None, *, needs_answers: bool = True) -> None:
-        """`needs_answers`: refuse tasks without a reference answer, because nothing else judges them.
+    def __init__(self, train: Path, test: Path | None = None, *, needs_answers: bool = True, hold_all_out: bool = False) -> None:
+        """`needs_answers`: refuse tasks without a reference answer, because nothing else judges them. `hold_all_out`: every line is held out, whatever it says.
 
         Raises InputError, naming file and line, for whatever cannot be used.
         """
@@ -58,7 +57,7 @@ class JsonlTaskSet(TaskSet):
         rows = _with_unique_ids(rows)
         if needs_answers:
             _check_answers(rows)
-        self._train, self._held_out = _split(rows, train)
+        self._train, self._held_out = ([], [r.task for r in rows]) if hold_all_out else _split(rows, train)
         self._shuffled: dict[tuple[int, int], list[int]] = {}
 
     @property
@@ -238,7 +237,7 @@ def _check_answers(rows: Sequence[_Row]) -> None:
 
 
 def _split(rows: Sequence[_Row], path: Path) -> tuple[list[Task], list[Task]]:
-    keys = [_prompt_key(row.task) for row in rows]
+    keys = [prompt_key(row.task) for row in rows]
     if any(row.split is not None for row in rows):
         held = {key for key, row in zip(keys, rows, strict=True) if row.split == "test"}
         if not held:
@@ -255,9 +254,3 @@ def _split(rows: Sequence[_Row], path: Path) -> tuple[list[Task], list[Task]]:
         if key in held:
             measured.setdefault(key, row.task)  # a prompt that occurs twice is measured once
     return [row.task for key, row in zip(keys, rows, strict=True) if key not in held], list(measured.values())
-
-
-def _prompt_key(task: Task) -> str:
-    """A hash of what is asked, white space aside: equal prompts have equal keys, and the order of keys is a fixed shuffle."""
-    asked = "\x1e".join(f"{m.role}\x1f{' '.join(m.content.split())}" for m in task.messages)
-    return hashlib.blake2b(asked.encode(), digest_size=16).hexdigest()

@@ -29,10 +29,42 @@ def main_charts(record: RunRecord) -> list[DrawnChart]:
         _over_steps(record, "Training reward", "mean over a step’s rollouts", _rewards(record)),
         _over_steps(record, "Learning signal", "groups whose rewards differ; rollouts cut off", signal, share=True),
         _over_steps(record, "Response length", "tokens", {"rollout/length": "rollouts", "eval/length": "held-out"}),
+        _exploration(record),
+        _exploitation(record),
         _over_steps(record, "Entropy", "nats per token", {"rollout/entropy": "rollouts", "eval/entropy": "held-out"}, from_zero=True),
         _over_steps(record, "KL to the start", "nats per token, on held-out tasks", {"eval/kl_to_start": "KL"}, from_zero=True),
     ]
     return [d for d in map(draw, charts) if d is not None]
+
+
+def probe_charts(record: RunRecord) -> list[DrawnChart]:
+    """What the probe saw: the reward against the truth first. A reward that leaves [0, 1] is drawn on a scale of its own, which the note gives."""
+    spread = {
+        "probe/top_answer": "most common answer",
+        "probe/top_reference": "as common in the references",
+        "probe/unanswered": "no answer",
+        "probe/positive": "positive verdicts",
+    }
+    charts = [
+        _reward_and_truth(record),
+        _over_steps(record, "Answers and verdicts", "shares of the probe’s attempts", spread, share=True),
+        _over_steps(record, "Response length on the probe", "tokens", {"probe/length": "length"}, from_zero=True),
+        _over_steps(record, "Entropy on the probe", "nats per token", {"probe/entropy": "entropy"}, from_zero=True),
+    ]
+    return [d for d in map(draw, charts) if d is not None]
+
+
+def _reward_and_truth(record: RunRecord) -> Chart:
+    names = {"probe/accuracy": "accuracy, by the labels", "probe/proxy": "reward that is trained on"}
+    chart = _over_steps(record, "Reward against truth", "on the probe; bands: 95 % intervals", names, share=True)
+    proxy = next((line for line in chart.lines if line.label == names["probe/proxy"]), None)
+    if proxy is None or (min(proxy.y) >= 0 and max(proxy.y) <= 1):
+        return chart
+    least, most = min(proxy.y), max(proxy.y)
+    span = (most - least) or 1.0
+    chart.lines[chart.lines.index(proxy)] = Line(f"{proxy.label}, scaled", proxy.x, [(v - least) / span for v in proxy.y])
+    chart.note = f"on the probe; the reward from 0 % ({number(least)}) to 100 % ({number(most)})"
+    return chart
 
 
 def learner_charts(record: RunRecord) -> list[DrawnChart]:
@@ -48,6 +80,18 @@ def learner_charts(record: RunRecord) -> list[DrawnChart]:
         _over_steps(record, "Seconds a step", "", seconds, from_zero=True),
     ]
     return [d for d in map(draw, charts) if d is not None]
+
+
+def _exploration(record: RunRecord) -> Chart:
+    names = {"explore/solved": "tasks solved at least once", "explore/several_ways": "solved in four ways or more", "explore/pass_gap": "pass@k − pass@1"}
+    return _over_steps(record, "Exploration", "within a step’s groups of rollouts", names, share=True)
+
+
+def _exploitation(record: RunRecord) -> Chart:
+    """Nothing where the reward is the verdict itself, which finds the right attempts by definition."""
+    names = {"exploit/auc": "right before wrong (AUC)", "exploit/best_by_reward": "best by reward is right", "reward/correct": "any attempt is right"}
+    telling = any(value < 1 for value in record.series("exploit/auc")[1])
+    return _over_steps(record, "Exploitation", "how well the reward finds right attempts", names if telling else {}, share=True)
 
 
 def _rewards(record: RunRecord) -> dict[str, str]:
@@ -70,7 +114,7 @@ def _over_steps(record: RunRecord, title: str, note: str, names: dict[str, str],
         ends = [measured(record, name, step)[1:] for step in steps]
         known = any(math.isfinite(low) and math.isfinite(high) for low, high in ends)
         low, high = ([low for low, _ in ends], [high for _, high in ends]) if known else (None, None)
-        lines.append(Line(label, steps, values, low, high, dense=not name.startswith("eval/")))
+        lines.append(Line(label, steps, values, low, high, dense=not name.startswith(("eval/", "probe/"))))
     x_range = (min(record.steps), max(record.steps)) if record.steps else None
     return Chart(title, note, lines, percent if share else number, share=share, from_zero=from_zero, x_range=x_range)
 

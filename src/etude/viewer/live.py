@@ -88,6 +88,7 @@ class LiveTable(Observer):
         self._steps: tuple[tuple[int, Metrics], ...] = ()
         self._speeds: tuple[_Speed, ...] = ()
         self._evaluations: tuple[tuple[int, Metrics], ...] = ()
+        self._readings: tuple[tuple[int, Metrics], ...] = ()
         self._score_key = "eval/pass@1"
         self._note = ""
         self._began = 0.0
@@ -118,6 +119,12 @@ class LiveTable(Observer):
         if not self.drawn:
             self._line(self._plain(step, metrics))
 
+    def probed(self, step: int, metrics: Metrics, message: str) -> None:
+        self._readings = (*self._readings, (step, dict(metrics)))
+        if message:
+            # Above the table, where it stays.
+            self.console.print(Text(f"! {message}", style="yellow"), soft_wrap=True)
+
     def checkpointed(self, path: Path) -> None:
         self._note = f"checkpoint {path.name} is saved"
 
@@ -142,6 +149,8 @@ class LiveTable(Observer):
             parts.append(Padding(self._table(), (1, 0)))
         if self._evaluations:
             parts.append(self._held_out())
+        if self._readings:
+            parts.append(self._probe())
         if self._note:
             parts.append(Text(self._note, style="dim", no_wrap=True, overflow="ellipsis"))
         return Padding(Group(*parts), (1, 1, 0, 1))
@@ -201,6 +210,18 @@ class LiveTable(Observer):
             line.append(sparkline(scores), style="green")
         others = [f"{title_of(name)} {value_text(name, last[name])}" for name in self._wider(last)]
         line.append("  ".join(["", *others, f"at step {step}"]), style="dim")
+        return line
+
+    def _probe(self) -> Text:
+        """Accuracy beside the reward that is trained on, first reading and last."""
+        line = Text(no_wrap=True, overflow="ellipsis")
+        (_, first), (step, last) = self._readings[0], self._readings[-1]
+        for title, name in (("probe accuracy ", "probe/accuracy"), ("  its reward ", "probe/proxy")):
+            line.append(title)
+            if len(self._readings) > 1:
+                line.append(f"{value_text(name, first.get(name, math.nan))} → ")
+            line.append(value_text(name, last.get(name, math.nan)), style="bold")
+        line.append(f"  at step {step}", style="dim")
         return line
 
     def _wider(self, metrics: Metrics) -> list[str]:

@@ -15,6 +15,19 @@ SHARES = (
     "rollout/truncated",
     "signal/groups_with_spread",
     "loss/clip_fraction",
+    "probe/accuracy",
+    "probe/top_",
+    "probe/unanswered",
+    "probe/positive",
+    "probe/truncated",
+    "probe/solved",
+    "probe/auc",
+    "probe/best_by_reward",
+    "explore/solved",
+    "explore/several_ways",
+    "explore/distinct",
+    "exploit/auc",
+    "exploit/best_by_reward",
 )
 """Prefixes of metrics that are shares of one, shown as percentages."""
 
@@ -115,7 +128,7 @@ LEDGER = {
     "environment_steps": ("Environment steps", "turns that an environment answered"),
     "decode_steps": ("Decode steps", "engine steps, whatever the number of sequences"),
     "forward_equivalents": ("Forward equivalents", "network passes per token: forward 1, forward and backward 3"),
-    "evaluation_rollouts": ("Evaluation rollouts", "held-out samples; spent from no budget"),
+    "evaluation_rollouts": ("Evaluation rollouts", "held-out and probe samples; spent from no budget"),
     "evaluation_tokens": ("Evaluation tokens", "spent from no budget"),
     "evaluation_seconds": ("Evaluation time", "spent from no budget"),
 }

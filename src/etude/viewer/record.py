@@ -17,6 +17,7 @@ from typing import Any, cast
 import yaml
 
 from etude.errors import InputError
+from etude.evals.collapse import Reading
 from etude.method import get_method
 from etude.summary import Exported
 
@@ -40,6 +41,7 @@ class RunRecord:
     ledger: dict[str, Any] = field(default_factory=dict)
     trajectories: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    probe: list[dict[str, Any]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
@@ -105,11 +107,11 @@ class RunRecord:
 
     @property
     def status(self) -> str:
-        """`finished`, `interrupted`, `failed`, or `unfinished` when no result was written (still running, or killed)."""
+        """`finished`, `interrupted`, `failed`, `collapsed`, or `unfinished` when no result was written (still running, or killed)."""
         if not self.result:
             return "unfinished"
         said = self.result.get("status")
-        return said if said in ("interrupted", "failed") else "finished"
+        return said if said in ("interrupted", "failed", "collapsed") else "finished"
 
     @cached_property
     def method(self) -> str:
@@ -153,7 +155,9 @@ def read_run(folder: Path) -> RunRecord:
     rows, broken_metrics = _read_lines(folder / "metrics.jsonl")
     record.trajectories, broken_trajectories = _read_lines(folder / "trajectories.jsonl")
     record.samples, broken_samples = _read_lines(folder / "samples.jsonl")
-    record.broken_lines = broken_metrics + broken_trajectories + broken_samples
+    readings, broken_probe = _read_lines(folder / "probe.jsonl")
+    record.probe = [line for line in readings if _is_reading(line)]
+    record.broken_lines = broken_metrics + broken_trajectories + broken_samples + broken_probe + len(readings) - len(record.probe)
     unsorted: dict[int, dict[str, float]] = {}
     for row in rows:
         if not _is_number(row.get("step")):
@@ -185,6 +189,16 @@ def numeric(row: Mapping[str, Any]) -> dict[str, float]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_reading(line: Mapping[str, Any]) -> bool:
+    """Whether a line of probe.jsonl is as `etude.watch` writes it."""
+    try:
+        Reading.from_plain(line)
+        known = isinstance(line["signs"], dict) and isinstance(line["action"], str)
+        return known and isinstance(line["step"], int) and (line["to"] is None or isinstance(line["to"], int))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def _whole(value: Any) -> int:

@@ -20,8 +20,9 @@ import jinja2
 from etude.durable import replace_file
 from etude.viewer.changes import change_of, changes, difference_text, measured
 from etude.viewer.charts import spark
-from etude.viewer.curves import learner_charts, main_charts
+from etude.viewer.curves import learner_charts, main_charts, probe_charts
 from etude.viewer.numbers import count, duration, interval_text, ledger_rows, number, title_of, value_text
+from etude.viewer.probe import answer_rows, probe_facts
 from etude.viewer.record import RunRecord, read_run
 from etude.viewer.samples import attempts, pairs, readable
 from etude.viewer.wording import headline, remarks
@@ -82,7 +83,7 @@ def render(record: RunRecord) -> str:
     )
     environment.filters.update(unbroken=_unbroken, number=number)
     source = environment.get_template("report.js").render()
-    charts, folded = main_charts(record), learner_charts(record)
+    charts, folded, probed = main_charts(record), learner_charts(record), probe_charts(record)
     found = pairs(record.samples)
     tried = attempts(record.trajectories)
     return environment.get_template("report.html").render(
@@ -92,7 +93,10 @@ def render(record: RunRecord) -> str:
         tiles=tiles(record),
         charts=charts,
         folded=folded,
-        chart_data=[c.data for c in [*charts, *folded]],
+        probe_charts=probed,
+        probe=probe_facts(record),
+        answer_rows=answer_rows(record),
+        chart_data=[c.data for c in [*charts, *folded, *probed]],
         evaluations=evaluation_table(record),
         time_shares=time_shares(record),
         ledger=ledger_rows(record.ledger),

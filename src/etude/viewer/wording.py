@@ -11,6 +11,16 @@ from etude.viewer.changes import Change, change_of, difference_text, measured
 from etude.viewer.numbers import duration, is_share, number, percent, title_of, value_text
 from etude.viewer.record import RunRecord
 from etude.viewer.samples import readable
+from etude.watch import History, collapse_text
+
+MOST_COLLAPSES = 5
+
+ENDINGS = {
+    "interrupted": ", before it was interrupted",
+    "failed": ", before it stopped with an error",
+    "collapsed": ", before a collapse ended it",
+    "unfinished": ", so far",
+}
 
 
 def _span(record: RunRecord) -> str:
@@ -23,7 +33,7 @@ def _span(record: RunRecord) -> str:
 
 def headline(record: RunRecord) -> str:
     """The run in one sentence, as favourable as the numbers are and no more."""
-    ending = {"interrupted": ", before it was interrupted", "failed": ", before it stopped with an error", "unfinished": ", so far"}.get(record.status, "")
+    ending = ENDINGS.get(record.status, "")
     span = _span(record) + ending
     if not record.steps:
         return f"{record.method} on {record.tasks}: nothing is recorded yet"
@@ -46,7 +56,7 @@ def headline(record: RunRecord) -> str:
 
 def remarks(record: RunRecord) -> list[str]:
     """What deserves a look before the numbers are believed or used; empty when nothing stands out."""
-    found = [*_about_ending(record), *_about_held_out(record), *_about_training(record)]
+    found = [*_about_ending(record), *_about_probe(record), *_about_held_out(record), *_about_training(record)]
     if record.broken_lines:
         found.append(f"{record.broken_lines} line{'s' if record.broken_lines > 1 else ''} of the run's files could not be read and are left out here.")
     return found
@@ -75,6 +85,12 @@ def _about_ending(record: RunRecord) -> list[str]:
     if record.status == "unfinished" and record.steps:
         return ["No result was written: the run is still going, or was killed. This page shows what it had recorded."]
     return []
+
+
+def _about_probe(record: RunRecord) -> list[str]:
+    found = [readable(_capital(collapse_text(line))) + "." for line in History(record.probe).collapses()]
+    more = len(found) - MOST_COLLAPSES
+    return found if more <= 0 else [*found[:MOST_COLLAPSES], f"The probe showed {more} more collapse{'s' if more > 1 else ''}."]
 
 
 def _about_held_out(record: RunRecord) -> list[str]:
