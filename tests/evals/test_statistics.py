@@ -50,6 +50,8 @@ def test_permutation_p_value_by_hand():
     assert paired_p_value([1, 2, 4], [0, 0, 0], method="permutation") == 1 / 8
     assert paired_p_value([1, 2, 0], [0, 0, 4], method="permutation") == 5 / 8
     assert paired_p_value([1, 2, 4], [0, 0, 0], method="permutation", alternative="two-sided") == 2 / 8
+    # 0.1 + 0.2 - 0.3 and its mirror image are both 0, though not in floating point: five of the eight sums are 0 or more.
+    assert paired_p_value([0.1, 0.2, -0.3], [0, 0, 0], method="permutation") == 5 / 8
     assert paired_p_value([1, 2, 4], [0, 0, 0], method="permutation", alternative="less") == 1
 
 
@@ -121,6 +123,14 @@ def test_verdicts_by_hand():
     assert judge_difference([11, 22, 33], [10, 20, 30], margin=4.5).verdict == "not supported"
     assert judge_difference([11, 22, 33], [10, 20, 30], smallest_effect=4.5).verdict == "not supported"
     assert judge_difference([11, 22, 33], [10, 20, 30], smallest_effect=4.4).verdict == "inconclusive"
+
+
+def test_a_small_gain_settles_by_being_refuted():
+    # Mean 0.1, standard deviation 1: far below 2, so that to exclude 2 takes fewer seeds than to find 0.1.
+    outcome = judge_difference([-0.9, 0.1, 1.1], [0, 0, 0], smallest_effect=2.0)
+    assert outcome.verdict == "inconclusive"
+    assert outcome.seeds_to_settle == seeds_needed(1.9, 1.0, alternative="two-sided")
+    assert judge_difference([-0.9, 0.1, 1.1], [0, 0, 0]).seeds_to_settle == seeds_needed(0.1, 1.0, alternative="two-sided")
 
 
 def test_a_gain_that_is_real_and_not_worth_having_is_not_supported():
