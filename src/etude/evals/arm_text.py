@@ -94,11 +94,10 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
 def parse_seeds(seeds: str | int | Sequence[int], first: int = FIRST_REPORTED) -> list[int]:
     """A number of seeds, counted from `first`, or the seeds themselves. Raises InputError for anything else."""
     if isinstance(seeds, str):
-        parts = [part.strip() for part in seeds.split(",")]
+        parts = [part.strip() for part in seeds.removesuffix(",").split(",")]
         if not all(part.isdecimal() for part in parts):
-            raise InputError(f"seeds is {seeds!r}; expected a number of them, as 5, or the seeds themselves, as 1000,1001,1007")
-        numbers = list(map(int, parts))
-        seeds = numbers[0] if len(numbers) == 1 else numbers
+            raise InputError(f"seeds is {seeds!r}; expected a number of them, as 5, or the seeds themselves, as 1000,1001,1007 (a single one: 1000,)")
+        seeds = list(map(int, parts)) if "," in seeds else int(parts[0])
     found = list(range(first, first + seeds)) if isinstance(seeds, int) else list(seeds)
     check_seeds(found)
     return found

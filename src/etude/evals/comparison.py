@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from etude.evals.statistics import (
 )
 from etude.ledger import Budget
 
+Better = Literal["higher", "lower"]
 GRID = 33
 """Points that mean learning curves are drawn with."""
 
@@ -162,13 +163,14 @@ def compare_curves(arms: Sequence[Arm], runs: Sequence[ArmRun], *, metric: str, 
     for run in runs:
         results[run.arm].append(_seed_result(run, metric, budget))
     first = results[arms[0].name]
-    target = float(np.mean([seed.final for seed in first])) if _complete(first) else None
-    better = "lower" if lower_is_better else "higher"
+    target = float(np.mean([_known(seed.final) for seed in first])) if _complete(first) else None
+    better: Better = "lower" if lower_is_better else "higher"
     found = []
     for arm in arms:
         seeds = [_with_reach(seed, target, better) for seed in sorted(results[arm.name], key=lambda s: s.seed)]
         found.append(_arm_result(arm, seeds, first if arm.name != arms[0].name else None, target, better, budget))
-    corrected = holm({a.arm.name: a.difference.p_value for a in found if a.difference is not None and math.isfinite(a.difference.p_value)})
+    p_values = {a.arm.name: a.difference.p_value for a in found if a.difference is not None and math.isfinite(a.difference.p_value)}
+    corrected = holm(p_values) if p_values else {}
     found = [_with_p_value(a, corrected.get(a.arm.name, math.nan)) for a in found]
     return Comparison(metric, budget, lower_is_better, found, target, _remarks(found, metric, budget))
 
@@ -189,13 +191,13 @@ def _seed_result(run: ArmRun, metric: str, budget: Budget) -> SeedResult:
     return SeedResult(run.seed, run.status, run.error, run.folder, final, area, None, run.spent(budget.unit), ledger.steps, ledger.seconds, x, y)
 
 
-def _with_reach(seed: SeedResult, target: float | None, better: Any) -> SeedResult:
+def _with_reach(seed: SeedResult, target: float | None, better: Better) -> SeedResult:
     if target is None or seed.final is None:
         return seed
-    return SeedResult(**{**vars(seed), "reached": budget_to_reach(seed.x, seed.y, target, better=better)})
+    return replace(seed, reached=budget_to_reach(seed.x, seed.y, target, better=better))
 
 
-def _arm_result(arm: Arm, seeds: list[SeedResult], first: list[SeedResult] | None, target: float | None, better: Any, budget: Budget) -> ArmResult:
+def _arm_result(arm: Arm, seeds: list[SeedResult], first: list[SeedResult] | None, target: float | None, better: Better, budget: Budget) -> ArmResult:
     if not _complete(seeds):
         return ArmResult(arm, seeds, None, None, None, None, None)
     final = mean_interval([_known(seed.final) for seed in seeds])
@@ -231,7 +233,7 @@ def _difference(seeds: Sequence[SeedResult], first: Sequence[SeedResult]) -> Dif
 def _with_p_value(result: ArmResult, p_value: float) -> ArmResult:
     if result.difference is None:
         return result
-    return ArmResult(**{**vars(result), "difference": Difference(**{**vars(result.difference), "p_value": p_value})})
+    return replace(result, difference=replace(result.difference, p_value=p_value))
 
 
 def _mean_curve(seeds: Sequence[SeedResult], budget: Budget) -> MeanCurve:
@@ -244,8 +246,7 @@ def _remarks(arms: Sequence[ArmResult], metric: str, budget: Budget) -> list[str
     found = []
     for result in arms:
         name = result.arm.name
-        for seed in result.failed:
-            found.append(f"{name}, seed {seed.seed}, {'crashed' if seed.status == 'crashed' else 'was interrupted'}: {seed.error}")
+        found += [f"{name}, seed {s.seed}, {'crashed' if s.status == 'crashed' else 'was interrupted'}: {s.error}" for s in result.failed]
         if result.failed:
             found.append(f"{name} has no mean: {len(result.failed)} of {len(result.seeds)} runs did not finish, and an average of the others would flatter it.")
         short = [seed for seed in result.seeds if seed.final is not None and seed.spent < 0.999 * budget.amount]
