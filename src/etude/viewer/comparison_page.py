@@ -14,10 +14,9 @@ import yaml
 from etude.durable import replace_file
 from etude.evals.arm_text import value_text as setting_text
 from etude.evals.comparison import ArmResult, Comparison
-from etude.evals.statistics import Interval
 from etude.viewer.charts import Chart, DrawnChart, Line, draw
-from etude.viewer.comparison_table import difference_text, headline, legend, reach_text, verdict
-from etude.viewer.numbers import count, duration, interval_text, is_share, number, percent, title_of, value_text
+from etude.viewer.comparison_table import difference_text, ends_text, headline, legend, reach_text, verdict
+from etude.viewer.numbers import count, duration, is_share, number, percent, title_of, value_text
 from etude.viewer.page import render_page
 from etude.viewer.report import Tile
 from etude.viewer.strips import Row, Strip, draw_strip
@@ -74,14 +73,9 @@ def tiles(comparison: Comparison) -> list[Tile]:
             found.append(Tile(result.arm.name, "–", f"{len(result.failed)} of {len(result.seeds)} runs did not finish", "down"))
             continue
         kind = {"better": "up", "worse": "down"}.get(verdict(result, comparison.lower_is_better), "")
-        gap = difference_text(comparison.metric, result.difference.final) if result.difference else interval(comparison.metric, result.final)
+        gap = difference_text(comparison.metric, result.difference.final) if result.difference else ends_text(comparison.metric, result.final)
         found.append(Tile(result.arm.name, value_text(comparison.metric, result.final.estimate), gap, kind))
     return found
-
-
-def interval(name: str, of: Interval) -> str:
-    """The ends of an interval as text."""
-    return interval_text(name, of.low, of.high)
 
 
 def learning_curves(comparison: Comparison) -> DrawnChart | None:
@@ -152,8 +146,8 @@ def _result_row(comparison: Comparison, result: ArmResult, name: str) -> dict[st
     return {
         **row,
         "crashed": False,
-        "final": (value_text(name, result.final.estimate), interval(name, result.final)),
-        "area": (value_text(name, result.area.estimate), interval(name, result.area)),
+        "final": (value_text(name, result.final.estimate), ends_text(name, result.final)),
+        "area": (value_text(name, result.area.estimate), ends_text(name, result.area)),
         "difference": difference_text(name, gap.final) if gap else "",
         "area_difference": difference_text(name, gap.area) if gap else "",
         "p_value": number(gap.p_value) if gap else "",
