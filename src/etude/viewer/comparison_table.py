@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from rich.console import Console
 from rich.padding import Padding
@@ -103,10 +104,15 @@ def _two_lines(text: str, style: str = "") -> Text:
 
 def ends_text(name: str, interval: Interval) -> str:
     """The ends of an interval; those of a share are cut at 0 and 100 %, which t intervals do not know of."""
-    low, high = interval.low, interval.high
-    if is_share(name) and math.isfinite(low):
-        low, high = max(0.0, low), min(1.0, high)
-    return interval_text(name, low, high)
+    known = within_share(name, interval)
+    return interval_text(name, known.low, known.high)
+
+
+def within_share(name: str, interval: Interval) -> Interval:
+    """An interval of a share, cut at 0 and 1; any other as it is, and one that is infinite too."""
+    if not is_share(name) or not math.isfinite(interval.low):
+        return interval
+    return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
 
 
 def difference_text(name: str, interval: Interval) -> str:
