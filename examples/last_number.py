@@ -1,6 +1,6 @@
 """A reward that takes the last number of an answer as its result: what a small chat model writes, whatever form it was asked for.
 
-    etude train grpo --model smollm2 --tasks gym:chain_sum --reward examples/last_number.py:score
+etude train grpo --model smollm2 --tasks gym:chain_sum --reward examples/last_number.py:score
 """
 
 import re

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 from etude.checkpoints import Checkpoint
 from etude.durable import clear_drafts
 from etude.errors import CheckpointError, EtudeError, InputError, MissingExtra, NonFiniteError
-from etude.ledger import Ledger
+from etude.ledger import Ledger, spent_units
 from etude.method import Method
 from etude.run import Run
 from etude.summary import Status, Summary
@@ -35,6 +36,8 @@ Measured = TypeVar("Measured")
 
 SCORE_KEY = "eval/pass@1"
 """The evaluation metric that says which checkpoint is best, for a method that has no `score_key` of its own."""
+PATIENCE = 5
+"""Steps after which something of the budget has to be spent."""
 
 
 def drive(method: Method, run: Run, *, display: Observer | None = None, resume: bool = False) -> Summary:
@@ -174,14 +177,12 @@ class _Drive:
             return self._end("finished", run.stop_reason() or "")
 
     def _begin(self, checkpoint: Checkpoint | None) -> None:
-        if self.run.config.threads:
-            import torch
-
-            torch.set_num_threads(self.run.config.threads)
+        self._set_threads()
         self.run.seed_libraries("setup")
         self.method.setup()
         if self.method.watch is None and (wanted := self.run.config.on_collapse) != "warn":
             raise InputError(f"--on-collapse {wanted} acts on what a probe shows, and {self.method.card.name} has none; leave it out")
+        self._set_threads()
         if checkpoint is not None:
             self.method.load_state(checkpoint.state())
             self.evaluated_at = checkpoint.progress["evaluated_at"]
@@ -189,6 +190,11 @@ class _Drive:
         for observer in self.observers:
             observer.started(self.run, self.method)
             self.listening.append(observer)
+
+    def _set_threads(self) -> None:
+        # A method without torch is spared the seconds that importing it takes; one that imports it only in its setup is told afterwards.
+        if self.run.config.threads and (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(self.run.config.threads)
 
     def _loop(self, signals: _StopSignals) -> bool:
         """Step until there is nothing left to do, or until a signal asks to stop; says whether the latter."""
@@ -218,6 +224,11 @@ class _Drive:
         run.log(run.step, metrics)
         for observer in self.listening:
             observer.stepped(run.step, metrics, run.ledger)
+        if run.budget is not None and run.ledger.steps == PATIENCE and run.budget.used(run.ledger) == 0:
+            raise InputError(
+                f"nothing of the budget of {run.budget} is spent after {PATIENCE} steps: {self.method.card.name} on these tasks spends no {run.budget.unit}; "
+                f"expected a budget in one of {', '.join(spent_units(run.ledger))}"
+            )
 
     def _settle(self) -> None:
         """Probe, evaluate and checkpoint where that is due after the step that was just done. Checkpoints are also written at the start and for a new best."""

@@ -72,6 +72,8 @@ class Method(ABC):
     Config: ClassVar[type]
     watch: Watch | None = None
     """What watches the run for a collapse, set in `setup`; None where nothing does."""
+    spends: ClassVar[frozenset[str] | None] = None
+    """Units of a budget that the method can spend, besides steps and seconds; None where it does not say."""
 
     def __init__(self, config: Any, run: Run) -> None:
         self.config = config
@@ -130,6 +132,16 @@ def register(
         return cls
 
     return decorate
+
+
+def adopt(cls: type[Method]) -> None:
+    """Put a class that has its card already into the registry: how another process learns of a method that this one was given."""
+    _registered.setdefault(cls.card.slug, cls)
+
+
+def is_installed(slug: str) -> bool:
+    """Whether every process finds the method by its slug: it is built in, or an installed package offers it."""
+    return slug in {*_built_in(), *_from_entry_points()}
 
 
 def _built_in() -> Mapping[str, str]:
