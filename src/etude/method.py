@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from etude.claim import Claim
 from etude.errors import InputError, nearest
 from etude.types import Metrics
 
@@ -17,14 +18,6 @@ if TYPE_CHECKING:
     import torch
 
     from etude.run import Run
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a paper says of its method, in one sentence, and what would have to be seen here."""
-
-    statement: str
-    baseline: str | None = None
 
 
 @dataclass(frozen=True)
