@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from etude.errors import InputError
 from etude.tasks.answers import same_answer
@@ -104,8 +104,8 @@ def wilson_interval(rate: float, count: float, quantile: float = Z95) -> tuple[f
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def task_interval(values: Sequence[float], samples: int) -> tuple[float, float]:
-    """95 % interval for the mean of per-task values in [0, 1]; tasks are the sampling unit.
+def task_interval(values: Sequence[float], samples: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Interval with confidence `level` for the mean of per-task values in [0, 1]; tasks are the sampling unit.
 
     Wilson's interval on the effective number of trials: as many as would give the standard error seen between tasks, with Student's t for few tasks (the
     design-effect form for clustered samples, Dean and Pagano 2015, J. Surv. Stat. Methodol. 3:484). The variance between tasks counts one further task that is
@@ -121,8 +121,8 @@ def task_interval(values: Sequence[float], samples: int) -> tuple[float, float]:
     variance = ((n - 1) * float(array.var(ddof=1)) + guess * (1 - guess)) / n
     # Values in [0, 1] vary at most as verdicts do, so that each task is worth at least one trial.
     trials = min(max(rate * (1 - rate) * n / variance, float(n)), float(n * max(1, samples)))
-    t = float(stdtrit(n - 1, 0.975))
-    return wilson_interval(rate, trials * (Z95 / t) ** 2)
+    normal, t = float(ndtri(0.5 + level / 2)), float(stdtrit(n - 1, 0.5 + level / 2))
+    return wilson_interval(rate, trials * (normal / t) ** 2, normal)
 
 
 def sizes(n: int) -> list[int]:
