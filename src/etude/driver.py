@@ -20,7 +20,7 @@ from typing import Any
 from etude.checkpoints import Checkpoint
 from etude.durable import clear_drafts
 from etude.errors import CheckpointError, EtudeError, InputError, MissingExtra, NonFiniteError
-from etude.ledger import Ledger
+from etude.ledger import Ledger, spent_units
 from etude.method import Method
 from etude.run import Run
 from etude.summary import Status, Summary
@@ -31,6 +31,8 @@ __all__ = ["Observer", "Summary", "drive"]
 
 SCORE_KEY = "eval/pass@1"
 """The evaluation metric that says which checkpoint is best, for a method that has no `score_key` of its own."""
+PATIENCE = 5
+"""Steps after which something of the budget has to be spent."""
 
 
 def drive(method: Method, run: Run, *, display: Observer | None = None, resume: bool = False) -> Summary:
@@ -200,6 +202,11 @@ class _Drive:
         run.log(run.step, metrics)
         for observer in self.listening:
             observer.stepped(run.step, metrics, run.ledger)
+        if run.budget is not None and run.ledger.steps == PATIENCE and run.budget.used(run.ledger) == 0:
+            raise InputError(
+                f"nothing of the budget of {run.budget} is spent after {PATIENCE} steps: {self.method.card.name} on these tasks spends no {run.budget.unit}; "
+                f"expected a budget in one of {', '.join(spent_units(run.ledger))}"
+            )
 
     def _settle(self) -> None:
         """Evaluate and checkpoint where that is due after the step that was just done. A checkpoint is also written at the start and for every new best."""

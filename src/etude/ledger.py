@@ -111,6 +111,13 @@ _UNITS: dict[str, tuple[Callable[[Ledger], float], float]] = {
     "seconds": (lambda ledger: ledger.seconds, 1),
     "minutes": (lambda ledger: ledger.seconds, 60),
 }
+
+
+def spent_units(ledger: Ledger) -> list[str]:
+    """The units of a budget that something was spent of."""
+    return [unit for unit, (count, _) in _UNITS.items() if count(ledger) > 0]
+
+
 _SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 _FORM = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<suffix>[kmg]?)-(?P<unit>[a-z-]+)", re.IGNORECASE)
 _EXAMPLES = "as 400k-tokens, 1.5M-tokens, 20k-rollouts, 50-steps, 120-seconds, 2-minutes, 5k-env-steps or 1k-calls"

@@ -46,6 +46,7 @@ class PolicyOptimization(Method):
 
     Config: ClassVar[type] = PolicyOptimizationConfig
     config: PolicyOptimizationConfig
+    spends: ClassVar[frozenset[str] | None] = frozenset({"tokens", "rollouts", "calls", "env-steps"})
     minimum_group: ClassVar[int] = 1
     """Smallest group that the method's baseline is defined for."""
 

@@ -53,6 +53,8 @@ class Method(ABC):
 
     card: ClassVar[MethodCard]
     Config: ClassVar[type]
+    spends: ClassVar[frozenset[str] | None] = None
+    """Units of a budget that the method can spend, besides steps and seconds; None where it does not say."""
 
     def __init__(self, config: Any, run: Run) -> None:
         self.config = config
@@ -111,6 +113,16 @@ def register(
         return cls
 
     return decorate
+
+
+def adopt(cls: type[Method]) -> None:
+    """Put a class that has its card already into the registry: how another process learns of a method that this one was given."""
+    _registered.setdefault(cls.card.slug, cls)
+
+
+def is_installed(slug: str) -> bool:
+    """Whether every process finds the method by its slug: it is built in, or an installed package offers it."""
+    return slug in {*_built_in(), *_from_entry_points()}
 
 
 def _built_in() -> Mapping[str, str]:

@@ -56,7 +56,8 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     return {"commit": commit, "branch": git("rev-parse", "--abbrev-ref", "HEAD"), "dirty": None if changed is None else bool(changed)}
 
 
-def _usable_cpus() -> int | None:
+def usable_cpus() -> int | None:
+    """Cores that this process may use; None where the system does not say."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
@@ -73,7 +74,7 @@ def environment(threads: int = 0) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cpus": os.cpu_count(),
-        "usable_cpus": _usable_cpus(),
+        "usable_cpus": usable_cpus(),
         "threads": threads or (torch.get_num_threads() if torch else None),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch and torch.cuda.is_available() else [],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from etude.config import LearnerConfig, PolicyOptimizationConfig
 from etude.errors import InputError
@@ -60,6 +61,7 @@ class SFT(PolicyOptimization):
     """Differs from GRPO in where the tokens come from."""
 
     config: SFTConfig
+    spends: ClassVar[frozenset[str] | None] = frozenset()
 
     def setup(self) -> None:
         super().setup()
