@@ -15,6 +15,9 @@ from etude.errors import InputError
 if TYPE_CHECKING:
     from etude.evals.measures import Measure
 
+Verdict = Literal["supported", "not supported", "inconclusive", "void"]
+"""What can be found about a claim; see `etude.evals.verdict`."""
+VERDICTS: tuple[Verdict, ...] = ("supported", "not supported", "inconclusive", "void")
 TUNING_SEEDS = range(0, 100)
 """Seeds for trying things out: whatever a claim's settings were chosen on."""
 FIRST_REPORTED_SEED = 1000

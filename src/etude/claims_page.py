@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from etude import catalogue
+from etude.catalogue import CLAIMS, REPOSITORY, SHIPPED
 from etude.durable import replace_file
 from etude.errors import InputError
-from etude.evals.claim_files import CLAIMS, REPOSITORY, SHIPPED, is_current, is_source_tree, read_results, shipped_verdicts
+from etude.evals.claim_files import is_current, is_source_tree, read_results, shipped_verdicts
 from etude.evals.verdict import LEVEL
 from etude.method import MethodCard, get_method, known_methods
 from etude.viewer.claim import bounds, compared, interval, number_or, settling

@@ -1,6 +1,6 @@
 """What `etude reproduce` found, as a JSON file a claim: everything that the tables say, and everything that is needed to run it again.
 
-In the source tree these files are `docs/claims/SLUG.json`. An installed package has no `docs/`; the verdicts alone travel with it, in `assets/claims.json`.
+In the source tree these files are `docs/claims/SLUG.json`. An installed package has no `docs/`; the verdicts alone travel with it (`etude.catalogue.SHIPPED`).
 """
 
 from __future__ import annotations
@@ -8,20 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from etude.claim import Claim
+from etude.catalogue import CLAIMS, REPOSITORY
+from etude.claim import VERDICTS, Claim
 from etude.durable import json_safe, replace_file
 from etude.errors import InputError
 from etude.evals.measures import Record
-from etude.evals.verdict import VERDICTS, Judgement, TestResult
 from etude.method import MethodCard
 
+if TYPE_CHECKING:
+    from etude.evals.verdict import Judgement, TestResult
+
 FORMAT = 1
-REPOSITORY = Path(__file__).resolve().parents[3]
-"""Where README.md and docs/ are, when this is a source tree."""
-CLAIMS = REPOSITORY / "docs" / "claims"
-SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "claims.json"
 CURVE_POINTS = 60
 
 
@@ -193,13 +192,5 @@ def is_current(result: Mapping[str, Any], claim: Claim) -> bool:
 
 
 def shipped_verdicts(results: Iterable[Mapping[str, Any]]) -> str:
-    """The content of `assets/claims.json`: verdicts by slug."""
+    """The content of the file that travels with the package: verdicts by slug."""
     return json.dumps({r["slug"]: r["verdict"] for r in results}, indent=1, sort_keys=True) + "\n"
-
-
-def shipped_verdict(slug: str) -> str | None:
-    """The verdict that travels with the package, or None where the claim was not run."""
-    try:
-        return json.loads(SHIPPED.read_text()).get(slug)
-    except (OSError, ValueError, AttributeError):
-        return None

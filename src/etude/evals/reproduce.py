@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from etude.catalogue import CLAIMS
 from etude.claim import TUNING_SEEDS, Arm, Claim, reported_seeds
 from etude.errors import EtudeError, InputError
-from etude.evals.claim_files import CLAIMS, curves_of, is_source_tree, result_of, write_result
+from etude.evals.claim_files import curves_of, is_source_tree, result_of, write_result
 from etude.evals.measures import Record
 from etude.evals.verdict import Judgement, judge
 from etude.ledger import Budget

@@ -15,15 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from etude.claim import Claim, Comparison, Precondition
+from etude.claim import Claim, Comparison, Precondition, Verdict
 from etude.errors import InputError
 from etude.evals.measures import Record, of_every
 from etude.evals.statistics import TestOutcome, holm, judge_difference
 
-Verdict = Literal["supported", "not supported", "inconclusive", "void"]
-VERDICTS: tuple[Verdict, ...] = ("supported", "not supported", "inconclusive", "void")
 LEVEL = 0.95
 """Level of every interval, and of the family of tests of one claim."""
 POWER = 0.8
