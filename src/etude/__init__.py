@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from etude.api import evaluate, train
+    from etude.comparing import compare
+    from etude.comparing_runs import compare_runs
     from etude.config import PolicyOptimizationConfig, TrainConfig
     from etude.errors import EtudeError, InputError
     from etude.loop import PolicyOptimization
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "etude.api": ("evaluate", "train"),
+    "etude.comparing": ("compare",),
+    "etude.comparing_runs": ("compare_runs",),
     "etude.config": ("PolicyOptimizationConfig", "TrainConfig"),
     "etude.errors": ("EtudeError", "InputError"),
     "etude.loop": ("PolicyOptimization",),
@@ -60,6 +64,8 @@ __all__ = [
     "TrainConfig",
     "Trajectory",
     "build_config",
+    "compare",
+    "compare_runs",
     "evaluate",
     "get_method",
     "known_methods",

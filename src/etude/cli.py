@@ -25,6 +25,7 @@ HELP = """[bold]etude[/] COMMAND …   self-improvement of models on one loop
 [dim]commands[/]
   [bold]train[/] METHOD     improve a model by a method, or go on with a run
   [bold]eval[/] MODEL       measure a model on held-out tasks: pass@k, maj@k, length, with intervals
+  [bold]compare[/] ARM ARM  which method is worth it: at equal budget, over paired seeds, with intervals
   [bold]list[/]             the methods, with paper and state of their claim
   [bold]reproduce[/] METHOD …  check the claims of papers: arms at equal budget over paired seeds, a verdict with intervals
   [bold]claims[/]           bring the tables of claims up to date (in a source tree)
@@ -37,6 +38,7 @@ HELP = """[bold]etude[/] COMMAND …   self-improvement of models on one loop
   etude train grpo --model ./my-model --tasks problems.jsonl --reward my_reward.py:score
   etude train --resume runs/grpo-arithmetic-seed0 --steps 200
   etude eval runs/grpo-arithmetic-seed0 --samples 32
+  etude compare grpo rloo low=grpo:lr=1e-4 --tasks arithmetic --budget 400k-tokens --seeds 5
 
 etude COMMAND --help says more. With --debug (or ETUDE_DEBUG=1) errors come with their traceback."""
 
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             if debug:
                 raise
-            _say("interrupted", "", "yellow")
+            say("interrupted", "", "yellow")
             return 130
         except BrokenPipeError:
             # Whoever reads has seen enough (`etude list | head`); nothing is to be flushed at exit either.
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except EtudeError as error:
             if debug:
                 raise
-            _say("error: ", str(error), "bold red")
+            say("error: ", str(error), "bold red")
             return error.exit_code
 
 
@@ -92,17 +94,18 @@ def _console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr)
 
 
-def _say(title: str, text: str, style: str) -> None:
+def say(title: str, text: str, style: str) -> None:
+    """One line on standard error, the title in a style."""
     from rich.text import Text
 
     _console(stderr=True).print(Text.assemble((title, style), text), soft_wrap=True)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:
-    _say("warning: ", str(message), "yellow")
+    say("warning: ", str(message), "yellow")
 
 
-def _parsed(kind: Any, given: Sequence[str], *, prog: str, description: str, default: Any) -> Any:
+def parsed(kind: Any, given: Sequence[str], *, prog: str, description: str, default: Any) -> Any:
     """A dataclass from flat flags. On --help and on flags that cannot be read, the parser prints what it has to say and exits."""
     import tyro
 
@@ -182,7 +185,7 @@ def _train_config(slug: str, default: TrainConfig[Any], rest: list[str]) -> Trai
         f"{card.name}{paper}: {card.summary}\n\nBesides the options below: --config FILE.yaml takes options from a file (flags go before it); "
         "--resume DIR goes on with a run."
     )
-    return _parsed(TrainConfig[method.Config], rest, prog=f"etude train {slug}", description=description, default=default)
+    return parsed(TrainConfig[method.Config], rest, prog=f"etude train {slug}", description=description, default=default)
 
 
 def _run(slug: str, config: TrainConfig[Any], resume: Path | None) -> int:
@@ -220,7 +223,7 @@ def _eval(given: list[str]) -> int:
     )
     if model is None and not {"-h", "--help"} & set(rest):
         raise InputError("no model is named; expected one first, as in `etude eval tiny --tasks arithmetic`")
-    config = _parsed(MeasureConfig, rest, prog=f"etude eval {model or 'MODEL'}", description=description, default=MeasureConfig())
+    config = parsed(MeasureConfig, rest, prog=f"etude eval {model or 'MODEL'}", description=description, default=MeasureConfig())
     check_config(config, "flag")
     if out is not None:
         require_writable(out)
@@ -241,6 +244,12 @@ def _eval(given: list[str]) -> int:
 # The rest
 
 
+def _compare(given: list[str]) -> int:
+    from etude.compare_command import compare_command
+
+    return compare_command(given)
+
+
 @dataclass
 class _ListOptions:
     family: str | None = None
@@ -250,7 +259,7 @@ class _ListOptions:
 
 
 def _list(given: list[str]) -> int:
-    options = _parsed(
+    options = parsed(
         _ListOptions,
         given,
         prog="etude list",
@@ -274,7 +283,7 @@ class _DoctorOptions:
 
 
 def _doctor(given: list[str]) -> int:
-    options = _parsed(
+    options = parsed(
         _DoctorOptions,
         given,
         prog="etude doctor",
@@ -372,7 +381,7 @@ def _claims(given: list[str]) -> int:
 
 def _report(given: list[str]) -> int:
     folder, rest = _leading(given)
-    _parsed(
+    parsed(
         _NoOptions,
         rest,
         prog="etude report DIR",
@@ -398,7 +407,7 @@ def _version(given: list[str]) -> int:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    _parsed(_NoOptions, given, prog="etude version", description="Versions of etude, python and torch.", default=_NoOptions())
+    parsed(_NoOptions, given, prog="etude version", description="Versions of etude, python and torch.", default=_NoOptions())
     try:
         torch = version("torch")
     except PackageNotFoundError:
@@ -410,6 +419,7 @@ def _version(given: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
+    "compare": _compare,
     "list": _list,
     "reproduce": _reproduce,
     "claims": _claims,

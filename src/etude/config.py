@@ -178,7 +178,61 @@ class MeasureConfig:
     """CPU threads for torch (0: its own default)."""
 
 
+@dataclass
+class CompareConfig:
+    """The comparison."""
+
+    budget: str | None = None
+    """What every run may spend, a number and a unit: `400k-tokens`, `20k-rollouts`, `120-seconds`, `50-steps`, `5k-env-steps`, `1k-calls`."""
+    seeds: str = "5"
+    """Seeds that every arm is run with: how many, counted from 1000, or which, as `1000,1001,1007`."""
+    metric: str | None = None
+    """What is compared. Default: the methods' own score, for language models held-out pass@1."""
+    lower_is_better: bool = False
+    """A lower value of the metric is a better one."""
+    sweep: tuple[str, ...] = ()
+    """Choose each arm's best setting on tuning seeds first: `lr=1e-4,3e-4,1e-3`; of several options every combination is tried."""
+    sweep_budget: str | None = None
+    """What every tuning run may spend. Default: the same as every run."""
+    tuning_seeds: str = "2"
+    """Seeds of a sweep: how many, counted from 0, or which. None of them may be reported."""
+    workers: Count = 0
+    """Runs at once (0: as many as there are cores for; one on a GPU)."""
+    out: Path | None = None
+    """Folder for everything. Default: runs/compare-ARMS-TASKS, numbered when another comparison is there."""
+    quiet: bool = False
+    """No live table; a line for every run that ends."""
+
+
+@dataclass
+class ArmRunConfig:
+    """What every run of the comparison does."""
+
+    steps: Count | None = None
+    """Steps of the loop at most, which a learning-rate schedule runs over. Default: only the budget ends a run."""
+    evaluate_every: Count = 10
+    """Steps between evaluations on the held-out split (0: only before the first and after the last step)."""
+    checkpoint_every: Count = 20
+    """Steps between checkpoints (0: only at the end)."""
+    keep_last: AtLeastOne = 2
+    """Newest checkpoints to keep; the best by held-out score is kept besides."""
+    save_trajectories: Count = 8
+    """Trajectories written to trajectories.jsonl per step, spread over the groups."""
+    threads: AtLeastOne = 1
+    """CPU threads of one run."""
+
+
 MethodConfig = TypeVar("MethodConfig")
+
+
+@dataclass
+class CompareFlags(Generic[MethodConfig]):
+    """What `etude compare` takes besides the arms: the comparison's own options, and those of runs that all arms have."""
+
+    comparison: CompareConfig = field(default_factory=CompareConfig)
+    inputs: InputConfig = field(default_factory=InputConfig)
+    run: ArmRunConfig = field(default_factory=ArmRunConfig)
+    method: MethodConfig = field(kw_only=True)
 
 
 @dataclass

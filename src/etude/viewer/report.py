@@ -5,23 +5,20 @@ from __future__ import annotations
 import base64
 import csv
 import gzip
-import hashlib
 import io
 import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from etude.durable import replace_file
 from etude.viewer.changes import change_of, changes, difference_text, measured
 from etude.viewer.charts import spark
 from etude.viewer.curves import learner_charts, main_charts
 from etude.viewer.numbers import count, duration, interval_text, ledger_rows, number, title_of, value_text
+from etude.viewer.page import render_page
 from etude.viewer.record import RunRecord, read_run
 from etude.viewer.samples import attempts, pairs, readable
 from etude.viewer.wording import headline, remarks
@@ -77,15 +74,11 @@ def write_report(run_folder: Path) -> Path:
 
 def render(record: RunRecord) -> str:
     """The whole page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("etude.viewer"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(unbroken=_unbroken, number=number)
-    source = environment.get_template("report.js").render()
     charts, folded = main_charts(record), learner_charts(record)
     found = pairs(record.samples)
     tried = attempts(record.trajectories)
-    return environment.get_template("report.html").render(
+    return render_page(
+        "report.html",
         record=record,
         headline=headline(record),
         remarks=remarks(record),
@@ -107,10 +100,6 @@ def render(record: RunRecord) -> str:
         download=metrics_download(record),
         config_text=readable(record.config_text, most=20_000),
         environment=_flat(record.environment),
-        written=datetime.now().strftime("%Y-%m-%d %H:%M"),
-        script=source,
-        # Only this script may run, and nothing may be fetched: even text that slipped through escaping could do neither.
-        script_hash=base64.b64encode(hashlib.sha256(source.encode()).digest()).decode(),
     )
 
 
@@ -223,8 +212,3 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((f"{prefix}{key}", {None: "–", True: "yes", False: "no"}[entry] if entry is None or isinstance(entry, bool) else readable(entry)))
     return rows
-
-
-def _unbroken(text: str) -> str:
-    """Keep a number and its unit on one line."""
-    return text.replace(" %", "\u00a0%").replace(" → ", "\u00a0→\u00a0").replace(" points", "\u00a0points")
