@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from etude.api import evaluate, train
+    from etude.claim import Arm, Claim, Comparison, Precondition
     from etude.comparing import compare
     from etude.comparing_runs import compare_runs
     from etude.config import PolicyOptimizationConfig, TrainConfig
     from etude.errors import EtudeError, InputError
     from etude.loop import PolicyOptimization
-    from etude.claim import Arm, Claim, Comparison, Precondition
     from etude.method import Method, MethodCard, State, get_method, known_methods, register
     from etude.run import Run
     from etude.settings import build_config

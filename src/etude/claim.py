@@ -184,4 +184,6 @@ def room_to_learn(arm: str) -> Precondition:
     """That the model as it came solves some held-out tasks and not all: otherwise there is nothing to learn from, or nothing left to learn."""
     from etude.evals.measures import First
 
-    return Precondition("room to learn", arm, First("eval/pass@1"), at_least=0.1, at_most=0.7, otherwise="the model solves almost nothing, or almost everything")
+    return Precondition(
+        "room to learn", arm, First("eval/pass@1"), at_least=0.1, at_most=0.7, otherwise="the model solves almost nothing, or almost everything"
+    )

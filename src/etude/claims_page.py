@@ -66,7 +66,10 @@ def short_table(cards: Sequence[MethodCard], results: Mapping[str, Mapping[str, 
 def long_page(cards: Sequence[MethodCard], results: Mapping[str, Mapping[str, Any]]) -> str:
     """The generated part of docs/claims.md: the table of all claims, then a section on each."""
     survives = surviving(results)
-    lines = ["| method | paper | the paper says | seen (difference, 95 % interval) | verdict | ablation | seeds | command |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| method | paper | the paper says | seen (difference, 95 % interval) | verdict | ablation | seeds | command |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for card in cards:
         assert card.claim is not None
         result = results.get(card.slug)

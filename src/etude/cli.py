@@ -9,9 +9,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from annotated_types import Ge
+from typing import TYPE_CHECKING, Any
 
 from etude.errors import EtudeError, InputError, nearest
 
@@ -27,7 +25,7 @@ HELP = """[bold]etude[/] COMMAND …   self-improvement of models on one loop
   [bold]eval[/] MODEL       measure a model on held-out tasks: pass@k, maj@k, length, with intervals
   [bold]compare[/] ARM ARM  which method is worth it: at equal budget, over paired seeds, with intervals
   [bold]list[/]             the methods, with paper and state of their claim
-  [bold]reproduce[/] METHOD …  check the claims of papers: arms at equal budget over paired seeds, a verdict with intervals
+  [bold]reproduce[/] METHOD check what a paper claims: arms at equal budget over paired seeds, and a verdict
   [bold]claims[/]           bring the tables of claims up to date (in a source tree)
   [bold]report[/] DIR       write a run's report.html again
   [bold]doctor[/]           what is installed, and whether it works here
@@ -300,83 +298,16 @@ def _doctor(given: list[str]) -> int:
     return 0 if healthy(findings) else 1
 
 
-@dataclass
-class _ReproduceOptions:
-    all: bool = False
-    """Every claim."""
-    family: str | None = None
-    """Every claim of this family of methods."""
-    quick: bool = False
-    """A reduced version in a minute, which checks that everything works and says nothing about the claim."""
-    seeds: Annotated[int, Ge(0)] = 0
-    """Reported seeds, from 1000 on (0: as many as the claim asks for)."""
-    workers: Annotated[int, Ge(0)] = 0
-    """Runs at a time (0: one a core)."""
-    out: Path = Path("runs") / "claims"
-    """Folder for the runs. Finished ones in it are reused, interrupted ones go on."""
-    to: Path | None = None
-    """Folder for METHOD.json and METHOD.svg. Default: docs/claims in Étude's own source tree, else ./claims; for --quick the folder of the runs."""
-
-
 def _reproduce(given: list[str]) -> int:
-    count = next((i for i, argument in enumerate(given) if argument.startswith("-")), len(given))
-    slugs, rest = given[:count], given[count:]
-    options = _parsed(
-        _ReproduceOptions,
-        rest,
-        prog="etude reproduce METHOD …",
-        description="Check what a paper says of its method: run the claim's arms at equal budget over paired seeds, judge the differences, and write the evidence down.",
-        default=_ReproduceOptions(),
-    )
-    from etude.evals.reproduce import CrashedArms, Options, chosen_slugs, reproduce
-    from etude.provenance import environment
-    from etude.settings import check_config
-    from etude.viewer.claim import claim_report
+    from etude.claims_command import reproduce_command
 
-    check_config(options, "flag")
-    chosen = chosen_slugs(slugs, family=options.family, everything=options.all)
-    # Before the first result is written: writing it changes the source tree.
-    provenance = environment()
-    console = _console()
-    failed = 0
-    for slug in chosen:
-        how = Options(options.seeds, options.workers, options.out, options.to, options.quick)
-        try:
-            done = reproduce(slug, how, provenance=provenance)
-        except CrashedArms as error:
-            # The other claims are not to blame.
-            _say("error: ", str(error), "bold red")
-            failed += 1
-            continue
-        console.print(claim_report(done.result))
-        console.print(f"written to {done.path}\n", highlight=False, soft_wrap=True)
-    return 1 if failed else 0
-
-
-@dataclass
-class _ClaimsOptions:
-    check: bool = False
-    """Write nothing; exit with 1 when a page is out of date."""
+    return reproduce_command(given)
 
 
 def _claims(given: list[str]) -> int:
-    options = _parsed(
-        _ClaimsOptions,
-        given,
-        prog="etude claims",
-        description="Bring the tables of claims in README.md and docs/claims.md up to date with docs/claims/*.json.",
-        default=_ClaimsOptions(),
-    )
-    from etude.claims_page import outdated_pages, write_pages
+    from etude.claims_command import claims_command
 
-    if not options.check:
-        for path in write_pages():
-            print(f"written: {path}")
-        return 0
-    outdated = outdated_pages()
-    for path in outdated:
-        _say("error: ", f"{path} is out of date; run: etude claims", "bold red")
-    return 1 if outdated else 0
+    return claims_command(given)
 
 
 def _report(given: list[str]) -> int:

@@ -59,7 +59,9 @@ class Record:
         found = [(counter.used(Ledger.from_plain(row.get("ledger", {}))), value) for row in self.rows if (value := _finite(row.get(metric))) is not None]
         if not found:
             known = sorted({name for row in self.rows for name in row} - {"step", "ledger"})
-            raise InputError(f"{self.name} has no value of {metric!r}.{nearest(metric, known)} A measure reads metrics that the run logged; it logged: {', '.join(known)}")
+            raise InputError(
+                f"{self.name} has no value of {metric!r}.{nearest(metric, known)} A measure reads metrics that the run logged; it logged: {', '.join(known)}"
+            )
         return [x for x, _ in found], [y for _, y in found]
 
     def curve(self, metric: str, over: str = "") -> Curve:
@@ -105,7 +107,9 @@ class Measure(ABC):
     def to_plain(self) -> dict[str, Any]:
         """As plain JSON values: the measure's name, its settings, and what it is composed of."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        return {"measure": type(self).__name__} | {k: v.to_plain() if isinstance(v, Measure) else dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+        return {"measure": type(self).__name__} | {
+            k: v.to_plain() if isinstance(v, Measure) else dict(v) if isinstance(v, Mapping) else v for k, v in values.items()
+        }
 
     def _parts(self) -> list[Measure]:
         return [v for f in fields(self) if isinstance(v := getattr(self, f.name), Measure)]  # type: ignore[arg-type]

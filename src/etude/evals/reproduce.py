@@ -85,7 +85,7 @@ def chosen_slugs(slugs: Sequence[str], *, family: str | None = None, everything:
     return found
 
 
-def reproduce(slug: str, options: Options = Options(), *, watcher: Any = None, provenance: Mapping[str, Any] | None = None) -> Reproduction:  # noqa: B008
+def reproduce(slug: str, options: Options = Options(), *, watcher: Any = None, provenance: Mapping[str, Any] | None = None) -> Reproduction:
     """Run one claim, judge it and write what was found.
 
     watcher: hears of the progress of training runs (`etude.evals.arms.ArmWatcher`). provenance: what `environment()` gave at the start of the command.
@@ -98,8 +98,11 @@ def reproduce(slug: str, options: Options = Options(), *, watcher: Any = None, p
     seeds = _seeds(card.claim, options)
     to = results_folder(slug, options)
     made_with = provenance if provenance is not None else environment()
-    folder = options.out / slug
-    records, configurations = _train(claim, seeds, folder, options.workers, watcher) if claim.experiment is None else _try_out(claim, seeds, folder, options.workers)
+    folder = runs_folder(slug, options)
+    if claim.experiment is not None:
+        records, configurations = _try_out(slug, claim, seeds, folder, options.workers)
+    else:
+        records, configurations = _train(slug, claim, seeds, folder, options.workers, watcher)
     judgement = judge(claim, records)
     result = result_of(
         card,
@@ -120,6 +123,11 @@ def reproduce(slug: str, options: Options = Options(), *, watcher: Any = None, p
     return Reproduction(card, judgement, result, path)
 
 
+def runs_folder(slug: str, options: Options) -> Path:
+    """Where a claim's runs go. Those of a quick check stay apart."""
+    return options.out / (f"{slug}-quick" if options.quick else slug)
+
+
 def results_folder(slug: str, options: Options) -> Path:
     """Where a claim's result goes: `--to`; else `docs/claims` for Étude's own methods, in its own source tree; else `claims` in the current folder.
 
@@ -130,7 +138,7 @@ def results_folder(slug: str, options: Options) -> Path:
             raise InputError(f"--to is {options.to}, but a quick check says nothing about the claim; choose another folder")
         return options.to
     if options.quick:
-        return options.out / slug
+        return runs_folder(slug, options)
     own = get_method(slug).__module__.startswith("etude.")
     at_home = is_source_tree() and Path.cwd().resolve().is_relative_to(CLAIMS.parents[1])
     return CLAIMS if own and at_home else Path("claims")
@@ -159,7 +167,9 @@ def _seeds(claim: Claim, options: Options) -> tuple[int, ...]:
     if options.seeds == 0:
         return claim.seeds
     if options.seeds < 2:
-        raise InputError(f"--seeds is {options.seeds}; expected at least 2: one run an arm has no interval (0: as many as the claim asks for, {len(claim.seeds)})")
+        raise InputError(
+            f"--seeds is {options.seeds}; expected at least 2: one run an arm has no interval (0: as many as the claim asks for, {len(claim.seeds)})"
+        )
     more = [seed for seed in reported_seeds(options.seeds) if seed not in claim.seeds]
     return (*claim.seeds, *more)[: options.seeds]
 
@@ -168,24 +178,24 @@ Records = dict[str, list[Record]]
 Configurations = dict[str, Mapping[str, Any]]
 
 
-def _try_out(claim: Claim, seeds: Sequence[int], folder: Path, workers: int) -> tuple[Records, Configurations]:
+def _try_out(slug: str, claim: Claim, seeds: Sequence[int], folder: Path, workers: int) -> tuple[Records, Configurations]:
     """What the claim's experiment gave for every arm, in the order of the seeds. Raises CrashedArms."""
     from etude.evals.experiment import run_experiment
 
     assert claim.experiment is not None
     runs = run_experiment(claim.experiment, claim.arms, common=claim.common, budget=claim.budget, seeds=seeds, folder=folder, workers=workers)
-    _require_finished(runs, folder.name)
+    _require_finished(runs, slug)
     records = {arm.name: [Record.of_values(r.values, f"{arm.name}, seed {r.seed}") for r in runs if r.arm == arm.name] for arm in claim.arms}
     return records, {}
 
 
-def _train(claim: Claim, seeds: Sequence[int], folder: Path, workers: int, watcher: Any) -> tuple[Records, Configurations]:
+def _train(slug: str, claim: Claim, seeds: Sequence[int], folder: Path, workers: int, watcher: Any) -> tuple[Records, Configurations]:
     """The runs of every arm in the order of the seeds, and each arm's whole configuration. Raises CrashedArms."""
     from etude.evals.arms import run_arms
     from etude.run import load_config
 
     runs = run_arms(claim.arms, common=claim.common, budget=claim.budget, seeds=seeds, folder=folder, workers=workers, watcher=watcher)
-    _require_finished(runs, folder.name)
+    _require_finished(runs, slug)
     budget = Budget.parse(claim.budget)
     by_place = {(run.arm, run.seed): run for run in runs}
     records: Records = {}
@@ -207,4 +217,3 @@ def _require_finished(runs: Sequence[Any], slug: str) -> None:
     failures = [f"{run.arm}, seed {run.seed}: {run.status}: {run.error or 'no error was recorded'} ({run.folder})" for run in runs if run.status != "finished"]
     if failures:
         raise CrashedArms(slug, failures)
-

@@ -115,9 +115,7 @@ def _judge_tests(claim: Claim, records: Records) -> tuple[TestResult, ...]:
     for test in claim.tests:
         treatment = tuple(of_every(records[test.treatment], test.measure))
         control = tuple(of_every(records[test.control], test.measure)) if test.control is not None else (0.0,) * len(treatment)
-        outcome = judge_difference(
-            treatment, control, better=test.better, margin=test.margin, smallest_effect=test.smallest_effect, level=LEVEL, power=POWER
-        )
+        outcome = judge_difference(treatment, control, better=test.better, margin=test.margin, smallest_effect=test.smallest_effect, level=LEVEL, power=POWER)
         values[test.name] = (treatment, control, outcome)
     adjusted = {test.name: values[test.name][2].p_value for test in claim.ablations} | holm({test.name: values[test.name][2].p_value for test in claim.effects})
     return tuple(TestResult(test, *values[test.name], adjusted[test.name], _corrected(values[test.name][2], adjusted[test.name])) for test in claim.tests)

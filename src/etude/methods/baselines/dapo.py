@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition
 from etude.config import AtLeastOne, NonNegative
-from etude.claim import Arm, Claim, Comparison, ON_TINY, Precondition
 from etude.evals.measures import AtBudget, Average
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
@@ -75,7 +75,9 @@ def is_mixed(group: Group) -> bool:
             Comparison("dynamic sampling", "dapo", "without dynamic sampling", AtBudget("eval/pass@1"), role="ablation"),
         ),
         preconditions=(
-            Precondition("clipping acts", "grpo", Average("loss/clip_fraction"), at_least=0.005, otherwise="no ratio leaves the clip range, so its width plays no part"),
+            Precondition(
+                "clipping acts", "grpo", Average("loss/clip_fraction"), at_least=0.005, otherwise="no ratio leaves the clip range, so its width plays no part"
+            ),
             Precondition(
                 "some groups do not teach", "grpo", Average("signal/groups_with_spread", last=0.5), at_most=0.9, otherwise="there is nothing to replace"
             ),

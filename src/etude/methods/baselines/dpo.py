@@ -14,10 +14,10 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Gt
 
+from etude.claim import ON_TINY, Arm, Claim, Comparison, room_to_learn
 from etude.config import AtLeastOne, PolicyOptimizationConfig
-from etude.loop import PolicyOptimization
-from etude.claim import Arm, Claim, Comparison, ON_TINY, room_to_learn
 from etude.evals.measures import AtBudget, gain
+from etude.loop import PolicyOptimization
 from etude.method import register
 from etude.objectives import Objective, PreferenceObjective
 from etude.types import Group, Metrics, Trajectory

@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from etude.advantages import centred
-from etude.claim import Arm, Claim, Comparison, ON_TINY, Precondition
+from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition
 from etude.evals.measures import AtBudget, Attempts
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig

@@ -18,10 +18,10 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from etude.advantages import assign_by_group, group_normalised
+from etude.claim import ON_TINY, Arm, Claim, Comparison, room_to_learn
 from etude.config import NonNegative, PolicyOptimizationConfig
-from etude.loop import PolicyOptimization
-from etude.claim import Arm, Claim, Comparison, ON_TINY, room_to_learn
 from etude.evals.measures import Area, gain
+from etude.loop import PolicyOptimization
 from etude.method import State, register
 from etude.objectives import (
     AdaptiveEntropy,

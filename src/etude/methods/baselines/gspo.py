@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition
 from etude.config import LearnerConfig, NonNegative
-from etude.claim import Arm, Claim, Comparison, ON_TINY, Precondition
 from etude.evals.measures import Area, Average, Deviation
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig

@@ -11,10 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from etude.claim import ON_TINY, Arm, Claim, Comparison, room_to_learn
 from etude.config import AtLeastOne, PolicyOptimizationConfig
-from etude.loop import PolicyOptimization
-from etude.claim import Arm, Claim, Comparison, ON_TINY, room_to_learn
 from etude.evals.measures import AtBudget, gain
+from etude.loop import PolicyOptimization
 from etude.method import register
 from etude.objectives import Aggregation, Objective, SupervisedObjective
 from etude.types import Group, Metrics

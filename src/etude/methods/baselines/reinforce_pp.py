@@ -16,9 +16,9 @@ from typing import ClassVar, Literal
 import torch
 
 from etude.advantages import assign_by_group, assign_tokens, centred, returns_to_go, rewards_with_kl, whiten, whiten_tokens, whiten_trajectories
+from etude.claim import ON_TINY, Arm, Claim, Comparison, room_to_learn
 from etude.config import NonNegative
 from etude.errors import InputError
-from etude.claim import Arm, Claim, Comparison, ON_TINY, room_to_learn
 from etude.evals.measures import Area, AtBudget
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig

@@ -17,8 +17,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from etude.advantages import leave_one_out
-from etude.config import NonNegative
 from etude.claim import Arm, Claim, Comparison, Precondition
+from etude.config import NonNegative
 from etude.evals.measures import Final
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
@@ -60,7 +60,9 @@ class RLOOConfig(GRPOConfig):
             Comparison("own task's attempts as baseline", "leave one out", "batch mean", Final("log2_variance"), better="lower", role="ablation"),
         ),
         preconditions=(
-            Precondition("groups have spread", "leave one out", Final("groups_with_spread"), at_least=0.3, otherwise="most gradients are 0 whatever the baseline"),
+            Precondition(
+                "groups have spread", "leave one out", Final("groups_with_spread"), at_least=0.3, otherwise="most gradients are 0 whatever the baseline"
+            ),
         ),
         tried="The offset. With rewards of 0 and 1 (offset 0) the effect was the other way round on seeds 0 and 1: without a baseline a failed attempt weighs nothing, "
         "and failed attempts, which hold the unlikely tokens, have the large gradients. A model of preferences, as in the paper, gives scores without such a zero.",
