@@ -44,7 +44,7 @@ class RAFTConfig(PolicyOptimizationConfig):
     config=RAFTConfig,
     claim=Claim(
         statement="Fine-tuning on one's own best samples, again and again, raises the reward steadily without reinforcement learning.",
-        expectation="Imitating its right attempts lifts held-out pass@1 by more than 10 points, and imitating all of its attempts does not.",
+        expectation="Imitating its right attempts lifts held-out pass@1 by more than 10 points.",
         arms=(
             Arm("raft"),
             Arm("all attempts", "raft", {"keep_above": -1.0}),

@@ -43,7 +43,7 @@ class SFTConfig(PolicyOptimizationConfig):
     rollouts="none",
     claim=Claim(
         statement="Imitating correct worked answers raises accuracy without a single attempt of the model's own; how many different ones are seen matters.",
-        expectation="60 steps of 64 correct demonstrations lift held-out pass@1 by more than 20 points, and further than 60 steps of 4.",
+        expectation="60 steps of 64 correct demonstrations lift held-out pass@1 by more than 20 points.",
         arms=(
             Arm("sft"),
             Arm("few demonstrations", "sft", {"tasks_per_step": 4}),
