@@ -5,7 +5,6 @@ The rest of the room is exported here as well: intervals (`intervals.py`), learn
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -13,6 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
+from scipy.special import stdtr
 
 from etude.errors import InputError
 from etude.evals.checked import Floats, finite_number, matched_values, one_of, probability_between_0_and_1
@@ -26,6 +26,7 @@ from etude.evals.intervals import (
     pass_at_k_interval,
     proportion_interval,
     seeds_without_spread,
+    standard_error,
     t_interval,
     without_rounding,
 )
@@ -70,8 +71,11 @@ def paired_p_value(
 
 def _p_value(differences: Floats, alternative: Alternative, method: Literal["t", "permutation"] = "t", seed: int = 0) -> float:
     if method == "t" and np.ptp(differences) > 0:
-        test = stats.ttest_1samp(differences, 0.0, alternative=alternative)
-        return float(test.pvalue)  # pyright: ignore[reportAttributeAccessIssue]: SciPy makes this class when it is imported
+        t = float(differences.mean()) / standard_error(differences)
+        degrees = differences.size - 1
+        if alternative == "two-sided":
+            return 2 * float(stdtr(degrees, -abs(t)))
+        return float(stdtr(degrees, -t if alternative == "greater" else t))
     largest = float(np.max(np.abs(differences)))
     if largest == 0:
         return 1.0
@@ -166,13 +170,12 @@ def judge_difference(
     """
     one_of("better", better, ("higher", "lower"))
     margin = finite_number("margin", margin)
-    worth = (
-        0.0 if smallest_effect is None else max(0.0, finite_number("smallest_effect", smallest_effect) - margin)
-    )  # as the rest below, counted from the margin
+    # From here on everything is counted from the margin.
+    worth = 0.0 if smallest_effect is None else max(0.0, finite_number("smallest_effect", smallest_effect) - margin)
     probability_between_0_and_1("level", level)
     treatment, control = matched_values("treatment", treatment, "control", control)
-    gains = treatment - control if better == "higher" else control - treatment
-    above = without_rounding(gains - margin, scale=max(abs(margin), float(np.max(np.abs([treatment, control])))))
+    sign = 1 if better == "higher" else -1
+    above = without_rounding(sign * (treatment - control) - margin, scale=max(abs(margin), float(np.max(np.abs([treatment, control])))))
     seeds = above.size
     interval = t_interval(above, level)
     spread = float(above.std(ddof=1)) if np.ptp(above) > 0 else 0.0
@@ -183,20 +186,23 @@ def judge_difference(
     elif interval.low > 0:
         verdict = "supported"
 
-    def needed(effect: float) -> float:
-        return seeds_needed(effect, spread, power=power, level=level, alternative="two-sided") or math.inf
-
-    settled = math.inf
+    settled = None
     if verdict == "inconclusive" and seeds > 1:
-        if spread > 0:
-            settled = max(seeds + 1, min(needed(max(0.0, interval.estimate)), needed(max(0.0, worth - interval.estimate))))
-        else:
-            settled = seeds_without_spread((1 - level) / 2)
+        settled = _seeds_to_settle(interval.estimate, worth, spread, seeds, level=level, power=power)
     return TestOutcome(
         difference=paired_difference(treatment, control, level=level),
         p_value=_p_value(above, "two-sided"),
         verdict=verdict,
         detectable=margin + minimum_detectable_difference(spread, seeds, power=power, level=level, alternative="two-sided"),
         seeds=seeds,
-        seeds_to_settle=int(settled) if math.isfinite(settled) else None,
+        seeds_to_settle=settled,
     )
+
+
+def _seeds_to_settle(gain: float, worth: float, spread: float, seeds: int, *, level: float, power: float) -> int | None:
+    """Seeds in all at which a gain over the margin is supported, or a smaller one than is worth having refuted, whichever takes fewer."""
+    if spread == 0:
+        return seeds_without_spread((1 - level) / 2)
+    effect = max(gain, worth - gain)
+    needed = seeds_needed(effect, spread, power=power, level=level, alternative="two-sided") if effect > 0 else None
+    return None if needed is None else max(seeds + 1, needed)
