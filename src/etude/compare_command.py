@@ -43,7 +43,7 @@ class RunsConfig:
 
 def compare_command(given: list[str]) -> int:
     """Run the command; returns its exit code: 0 when every run finished, 1 when one crashed, 130 when the user stopped it."""
-    arms = [word for word in _before_flags(given)]
+    arms = _before_flags(given)
     rest = given[len(arms) :]
     runs, rest = _run_folders(rest)
     if runs is not None:
@@ -97,7 +97,7 @@ def _compare_arms(arms: list[str], rest: list[str]) -> int:
 def shared_options(slugs: Sequence[str]) -> Any:
     """The options class that these methods have in common: the nearest that all of theirs are made from. Raises InputError for an unknown method."""
     kinds = [get_method(slug).Config for slug in slugs] or [PolicyOptimizationConfig]
-    shared = (kind for kind in kinds[0].__mro__ if is_dataclass(kind) and all(issubclass(other, kind) for other in kinds))
+    shared = (kind for kind in kinds[0].__mro__ if is_dataclass(kind) and all(kind in other.__mro__ for other in kinds))
     return next(shared, NoOptions)
 
 

@@ -15,6 +15,8 @@ from annotated_types import Ge, Gt, Le, Lt
 Count = Annotated[int, Ge(0)]
 AtLeastOne = Annotated[int, Ge(1)]
 NonNegative = Annotated[float, Ge(0)]
+NO_STEP_LIMIT = 10**9
+"""`steps` of a run that only its budget ends."""
 
 
 @dataclass

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+import etude
 from etude.durable import JsonLines, clear_drafts, replace_file
 from etude.errors import InputError
 from etude.evals.arm_process import ERROR, INTERRUPTED, REFUSED
@@ -100,6 +101,10 @@ def _start(specifications: Sequence[Path], log: Path, threads: int) -> subproces
     """A process of its own session: Ctrl-C in the terminal reaches only the one that compares, which then asks its runs to stop."""
     count = str(max(1, threads))
     environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "TOKENIZERS_PARALLELISM": "false"}
+    home = Path(etude.__file__).resolve().parent.parent
+    if home.name not in ("site-packages", "dist-packages"):
+        # A source tree: the runs are to be those of this very code, wherever Python would find another one.
+        environment["PYTHONPATH"] = os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])
     with open(log, "wb") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "etude.evals.arm_process", *map(str, specifications)],

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from etude.claim import Arm
-from etude.config import TrainConfig
+from etude.config import NO_STEP_LIMIT, TrainConfig
 from etude.errors import EtudeError, InputError
 from etude.ledger import Budget, Ledger
 from etude.method import get_method
@@ -24,8 +24,6 @@ from etude.provenance import usable_cpus
 from etude.settings import OBJECTS, build_config, default_config, is_object, leaves, merged
 from etude.settings_file import saved_config
 
-NO_STEP_LIMIT = 10**9
-"""`steps` of a run that another budget ends."""
 WITHOUT_EFFECT = ("quiet", "track", "keep_last", "save_trajectories", "checkpoint_every", "out")
 """Settings that change no number: a run that was begun with others is the same run."""
 RESERVED = {
@@ -210,6 +208,7 @@ def arm_config(arm: Arm, common: Mapping[str, Any], budget: Budget) -> TrainConf
         config = build_config(arm.method, **{"steps": limit, "threads": 1, **given, "budget": str(budget), "quiet": True})
     except InputError as error:
         raise InputError(f"arm {arm.name}: {error}") from error
+    _check_environment(arm, config, budget)
     schedule = leaves(config).get("schedule")
     if config.run.steps >= NO_STEP_LIMIT and schedule is not None and schedule.value != "constant":
         raise InputError(
@@ -227,6 +226,23 @@ def _check_unit(arm: Arm, budget: Budget) -> None:
     if spends is not None and budget.unit not in {*spends, "steps", "seconds", "minutes"}:
         units = ", ".join([*sorted(spends), "steps", "seconds"])
         raise InputError(f"the budget of {budget} cannot be shared: {arm.method} ({arm.name}) spends no {budget.unit}; expected one in {units}")
+
+
+def _check_environment(arm: Arm, config: TrainConfig[Any], budget: Budget) -> None:
+    """Methods on the common loop spend environment steps only where the tasks have an environment."""
+    if budget.unit != "env-steps":
+        return
+    from etude.loop import PolicyOptimization
+    from etude.tasks.loading import load_tasks
+
+    if issubclass(get_method(arm.method), PolicyOptimization):
+        task_set = load_tasks(config.inputs.tasks, reward=config.inputs.reward, env=config.inputs.env)
+        environment = task_set.environment()
+        if environment is None:
+            raise InputError(
+                f"the budget of {budget} cannot be shared: {task_set.name} has no environment, so that no env-steps are spent; expected one in tokens, rollouts or steps"
+            )
+        environment.close()
 
 
 def _is_finished(folder: Path, wanted: TrainConfig[Any], arm: Arm) -> bool:

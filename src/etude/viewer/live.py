@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from etude.config import NO_STEP_LIMIT
 from etude.ledger import Ledger
 from etude.method import Method
 from etude.run import Run
@@ -214,7 +215,8 @@ class LiveTable(Observer):
 
     def _plain(self, step: int, metrics: Metrics) -> str:
         """One evaluation in one line."""
-        parts = [f"step {step}" + (f"/{self._run.config.steps}" if self._run is not None else "")]
+        limited = self._run is not None and self._run.config.steps < NO_STEP_LIMIT
+        parts = [f"step {step}" + (f"/{self._run.config.steps}" if self._run is not None and limited else "")]
         if math.isfinite(metrics.get(self._score_key, math.nan)):
             interval = interval_text(self._score_key, metrics.get(f"{self._score_key}_low", math.nan), metrics.get(f"{self._score_key}_high", math.nan))
             parts.append(f"held-out {title_of(self._score_key)} {value_text(self._score_key, metrics[self._score_key])} {interval}".rstrip())
@@ -227,6 +229,8 @@ class LiveTable(Observer):
 
     @staticmethod
     def _goal(run: Run) -> str:
+        if run.config.steps >= NO_STEP_LIMIT and run.budget is not None:
+            return str(run.budget)
         return f"{run.config.steps} steps" + (f", or {run.budget}" if run.budget is not None else "")
 
     def _line(self, text: str) -> None:

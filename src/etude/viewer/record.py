@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from etude.config import NO_STEP_LIMIT
 from etude.errors import InputError
 from etude.method import get_method
 
@@ -80,8 +81,9 @@ class RunRecord:
 
     @property
     def planned_steps(self) -> int | None:
-        """Steps that the configuration asked for at most."""
-        return _whole(self._section("run").get("steps")) or None
+        """Steps that the configuration asked for at most; None where only a budget ends the run."""
+        steps = _whole(self._section("run").get("steps"))
+        return steps if 0 < steps < NO_STEP_LIMIT else None
 
     @property
     def seconds(self) -> float | None:
