@@ -102,7 +102,15 @@ def _section(card: MethodCard, result: Mapping[str, Any] | None, survives: bool 
     if result["preconditions"]:
         lines += ["| precondition | measure | mean | expected | |", "|---|---|---:|---|---|"]
         lines += [
-            _row([p["name"], f"{p['measure']} of `{p['arm']}`", f"{p['mean']:.3g}", bounds(p), "holds" if p["holds"] else f"**fails**: {p['otherwise']}"])
+            _row(
+                [
+                    p["name"],
+                    f"{p['measure']} of `{p['arm']}`",
+                    number_or(p["mean"], "{:.3g}"),
+                    bounds(p),
+                    "holds" if p["holds"] else f"**fails**: {p['otherwise']}",
+                ]
+            )
             for p in result["preconditions"]
         ]
         lines.append("")

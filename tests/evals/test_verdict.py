@@ -83,6 +83,14 @@ def test_a_failed_precondition_makes_it_void_and_says_which() -> None:
     assert judge(claim(preconditions=(grows,)), records(new=CLEAR)).verdict == "supported"
 
 
+def test_a_precondition_that_cannot_be_measured_fails() -> None:
+    undefined = Precondition("it occurs", "new", Final("score") / 0.0, at_most=1.0)
+    found = judge(claim(preconditions=(undefined,)), records(new=CLEAR))
+    assert (found.verdict, found.preconditions[0].holds) == ("void", False)
+    with pytest.raises(InputError, match="never logged"):
+        judge(claim(preconditions=(replace(undefined, measure=Final("never logged")),)), records(new=CLEAR))
+
+
 def test_an_arm_that_did_not_spend_its_budget_makes_it_void() -> None:
     runs = records(new=CLEAR)
     runs["old"] = records(steps=7, old=[0.0] * 5)["old"]

@@ -88,7 +88,7 @@ def chosen_slugs(slugs: Sequence[str], *, family: str | None = None, everything:
 def reproduce(slug: str, options: Options = Options(), *, watcher: Any = None, provenance: Mapping[str, Any] | None = None) -> Reproduction:
     """Run one claim, judge it and write what was found.
 
-    watcher: hears of the progress of training runs (`etude.evals.arms.ArmWatcher`). provenance: what `environment()` gave at the start of the command.
+    watcher: an `etude.evals.arms.ArmWatcher`, which hears of the progress. provenance: what `environment()` gave at the start of the command.
     Raises InputError before anything is run when the claim or an option cannot be used; CrashedArms when runs failed.
     """
     card = get_method(slug).card
@@ -100,7 +100,7 @@ def reproduce(slug: str, options: Options = Options(), *, watcher: Any = None, p
     made_with = provenance if provenance is not None else environment()
     folder = runs_folder(slug, options)
     if claim.experiment is not None:
-        records, configurations = _try_out(slug, claim, seeds, folder, options.workers)
+        records, configurations = _try_out(slug, claim, seeds, folder, options.workers, watcher)
     else:
         records, configurations = _train(slug, claim, seeds, folder, options.workers, watcher)
     judgement = judge(claim, records)
@@ -178,12 +178,29 @@ Records = dict[str, list[Record]]
 Configurations = dict[str, Mapping[str, Any]]
 
 
-def _try_out(slug: str, claim: Claim, seeds: Sequence[int], folder: Path, workers: int) -> tuple[Records, Configurations]:
+def _try_out(slug: str, claim: Claim, seeds: Sequence[int], folder: Path, workers: int, watcher: Any) -> tuple[Records, Configurations]:
     """What the claim's experiment gave for every arm, in the order of the seeds. Raises CrashedArms."""
-    from etude.evals.experiment import run_experiment
+    from etude.evals.arms import ArmProgress
+    from etude.evals.experiment import ExperimentRun, run_experiment
 
     assert claim.experiment is not None
-    runs = run_experiment(claim.experiment, claim.arms, common=claim.common, budget=claim.budget, seeds=seeds, folder=folder, workers=workers)
+    progress = {(arm.name, seed): ArmProgress(arm.name, seed, folder, state="running") for arm in claim.arms for seed in seeds}
+
+    def finished(run: ExperimentRun) -> None:
+        here = progress[run.arm, run.seed]
+        here.state, here.share, here.error = run.status, 1.0, run.error
+        if watcher is not None:
+            watcher.moved(here)
+
+    if watcher is not None:
+        watcher.began(list(progress.values()))
+    try:
+        runs = run_experiment(
+            claim.experiment, claim.arms, common=claim.common, budget=claim.budget, seeds=seeds, folder=folder, workers=workers, finished=finished
+        )
+    finally:
+        if watcher is not None:
+            watcher.ended()
     _require_finished(runs, slug)
     records = {arm.name: [Record.of_values(r.values, f"{arm.name}, seed {r.seed}") for r in runs if r.arm == arm.name] for arm in claim.arms}
     return records, {}

@@ -60,7 +60,7 @@ def _preconditions(result: Mapping[str, Any]) -> Table:
         table.add_column(name)
     for found in result["preconditions"]:
         mark = Text("holds", style="green") if found["holds"] else Text("fails", style="bold red")
-        table.add_row(found["name"], f"{found['measure']} of {found['arm']}", f"{found['mean']:.3g}", bounds(found), mark)
+        table.add_row(found["name"], f"{found['measure']} of {found['arm']}", number_or(found["mean"], "{:.3g}"), bounds(found), mark)
     return table
 
 
