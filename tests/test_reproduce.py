@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from walk_method import Walk, registered_walk
+from arm_method import Climb
 
+import etude.method
 from etude import claims_page
 from etude.catalogue import CLAIMS
 from etude.claim import Arm, Claim, Comparison
@@ -25,61 +25,70 @@ from etude.method import get_method, known_methods
 from etude.viewer.claim import picture_of
 
 
+def arm(name: str, **settings: Any) -> Arm:
+    return Arm(name, "climb", settings)
+
+
+CLAIM = Claim(
+    statement="It arrives.",
+    expectation="A long stride gets further than a short one.",
+    arms=(arm("long", pull=0.5), arm("short", pull=0.1)),
+    common={"evaluate_every": 1},
+    budget="3-steps",
+    tests=(Comparison("distance", "long", "short", Final("eval/pass@1")),),
+)
+
+
 @pytest.fixture(autouse=True)
-def _walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _climb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The method `climb` is known and makes a claim; runs go below the test's folder, and tables are not wrapped."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    with registered_walk():
-        yield
-
-
-def walk_claim() -> Claim:
-    claim = get_method("walk").card.claim
-    assert claim is not None
-    return claim
+    monkeypatch.setitem(etude.method._registered, "climb", Climb)
+    with_claim(monkeypatch, CLAIM)
 
 
 def with_claim(monkeypatch: pytest.MonkeyPatch, claim: Claim) -> None:
-    monkeypatch.setattr(Walk, "card", replace(get_method("walk").card, claim=claim))
+    monkeypatch.setattr(Climb, "card", replace(Climb.card, claim=claim))
 
 
 def test_a_claim_is_run_judged_and_written(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["reproduce", "walk", "--seeds", "2"]) == 0
+    assert main(["reproduce", "climb", "--seeds", "2"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "It arrives." in shown
     assert "A long stride gets further than a short one." in shown
-    result = read_result(Path("claims/walk.json"))
+    result = read_result(Path("claims/climb.json"))
     (test,) = result["tests"]
-    # Three steps of half the way, and of a tenth of it: 1 - 1/8 and 1 - 0.9^3, whatever the seed.
-    assert test["treatment_values"] == pytest.approx([0.875] * 2)
-    assert test["control_values"] == pytest.approx([0.271] * 2)
-    assert test["difference"]["estimate"] == pytest.approx(0.604)
+    # Three steps of half the way give 1 - 1/8, of a tenth of it 1 - 0.9^3. Seed 1001 adds 0.001 to every step, of which later ones leave a half, or nine tenths.
+    assert test["treatment_values"] == pytest.approx([0.875, 0.875 + 0.001 * (1 + 0.5 + 0.25)])
+    assert test["control_values"] == pytest.approx([0.271, 0.271 + 0.001 * (1 + 0.9 + 0.81)])
+    assert test["difference"]["estimate"] == pytest.approx(0.604 - 0.00048)
+    assert (result["verdict"], test["verdict"]) == ("supported", "supported")
     assert result["seeds"] == [1000, 1001]
-    assert result["command"] == "etude reproduce walk --seeds 2"
+    assert result["command"] == "etude reproduce climb --seeds 2"
     assert result["arms"]["long"]["spent"] == [3.0, 3.0]
     assert result["arms"]["long"]["configuration"]["method"]["pull"] == 0.5
-    assert result["curves"]["arms"]["short"][1]["y"][-1] == pytest.approx(0.271)
+    assert result["curves"]["arms"]["short"][1]["y"][-1] == pytest.approx(0.27371)
     assert "command" not in result["environment"]
     assert str(Path.cwd()) not in json.dumps(result)
-    assert is_current(result, walk_claim())
-    picture = ElementTree.parse("claims/walk.svg").getroot()
+    assert is_current(result, CLAIM)
+    picture = ElementTree.parse("claims/climb.svg").getroot()
     assert "long" in "".join(picture.itertext())
 
 
 def test_finished_runs_are_reused(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = reproduce("walk", Options(seeds=2))
-    times = {path: path.stat().st_mtime_ns for path in Path("runs/claims/walk").rglob("metrics.jsonl")}
+    first = reproduce("climb", Options(seeds=2))
+    times = {path: path.stat().st_mtime_ns for path in Path("runs/claims/climb").rglob("metrics.jsonl")}
     assert len(times) == 4
-    assert reproduce("walk", Options(seeds=2)).result["tests"] == first.result["tests"]
+    assert reproduce("climb", Options(seeds=2)).result["tests"] == first.result["tests"]
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
 def test_a_crashed_arm_is_not_judged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = replace(walk_claim(), experiment="etude.experiments.gradient_noise:gradient_noise", budget="1-rollouts")
-    with_claim(monkeypatch, broken)
-    with pytest.raises(CrashedArms, match=r"4 of its runs did not finish\n  long, seed 1000: crashed"):
-        reproduce("walk", Options(seeds=2))
-    assert main(["reproduce", "walk", "--seeds", "2"]) == 1
+    with_claim(monkeypatch, replace(CLAIM, arms=(arm("long", pull=0.5), arm("short", pull=0.1, crash_seed=1001))))
+    with pytest.raises(CrashedArms, match=r"1 of its runs did not finish\n  short, seed 1001: crashed: RuntimeError: the third step went wrong"):
+        reproduce("climb", Options(seeds=2))
+    assert main(["reproduce", "climb", "--seeds", "2"]) == 1
     assert "cannot be judged" in capsys.readouterr().err
     assert not Path("claims").exists()
 
@@ -87,7 +96,7 @@ def test_a_crashed_arm_is_not_judged(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_more_seeds_than_the_claim_has_are_further_reported_ones() -> None:
     from etude.evals.reproduce import _seeds
 
-    claim = replace(walk_claim(), seeds=(1000, 1003))
+    claim = replace(CLAIM, seeds=(1000, 1003))
     assert _seeds(claim, Options()) == (1000, 1003)
     assert _seeds(claim, Options(seeds=4)) == (1000, 1003, 1001, 1002)
     assert _seeds(claim, Options(quick=True)) == (0, 1)
@@ -101,15 +110,15 @@ def test_where_results_go(monkeypatch: pytest.MonkeyPatch) -> None:
     assert results_folder("grpo", Options(quick=True)) == Path("runs/claims/grpo-quick")
     monkeypatch.chdir(CLAIMS.parents[1])
     assert results_folder("grpo", Options()) == CLAIMS
-    assert results_folder("walk", Options()) == Path("claims")
+    assert results_folder("climb", Options()) == Path("claims")
     with pytest.raises(InputError, match="says nothing about the claim"):
         results_folder("grpo", Options(quick=True, to=Path("docs/claims")))
 
 
 def test_what_is_asked_for() -> None:
-    assert chosen_slugs(["walk", "grpo", "walk"]) == ["walk", "grpo"]
-    assert chosen_slugs(["walk"], family="tests") == ["walk"]
-    assert set(chosen_slugs([], everything=True)) >= {"grpo", "sft", "walk"}
+    assert chosen_slugs(["climb", "grpo", "climb"]) == ["climb", "grpo"]
+    assert chosen_slugs(["climb"], family="tests") == ["climb"]
+    assert set(chosen_slugs([], everything=True)) >= {"grpo", "sft", "climb"}
     for arguments, said in (([], "no claim is named"), (["nothing"], "no method 'nothing'")):
         with pytest.raises(InputError, match=said):
             chosen_slugs(arguments)
@@ -150,7 +159,7 @@ def test_every_claim_can_be_run_at_its_full_size_and_reduced(slug: str) -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A source tree with pages to fill, in which `walk` is Étude's only method with a claim."""
+    """A source tree with pages to fill, in which `climb` is Étude's only method with a claim."""
     folder = tmp_path / "docs" / "claims"
     folder.mkdir(parents=True)
     (tmp_path / "pyproject.toml").touch()
@@ -161,7 +170,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(module, "CLAIMS", folder)
         monkeypatch.setattr(module, "REPOSITORY", tmp_path)
     monkeypatch.setattr(claims_page, "SHIPPED", tmp_path / "shipped.json")
-    monkeypatch.setattr(claims_page, "cards_with_claims", lambda: [get_method("walk").card])
+    monkeypatch.setattr(claims_page, "cards_with_claims", lambda: [get_method("climb").card])
     monkeypatch.setattr(claims_page, "read_results", lambda: read_results(folder))
     return tmp_path
 
@@ -171,32 +180,32 @@ def test_the_tables_follow_the_files(tree: Path, capsys: pytest.CaptureFixture[s
     assert main(["claims"]) == 0
     assert main(["claims", "--check"]) == 0
     assert "| not run |" in (tree / "README.md").read_text()
-    made = reproduce("walk", Options(seeds=2, to=tree / "docs" / "claims"))
+    made = reproduce("climb", Options(seeds=2, to=tree / "docs" / "claims"))
     assert main(["claims", "--check"]) == 1
     assert "is out of date; run: etude claims" in capsys.readouterr().err
     assert main(["claims"]) == 0
     page = (tree / "docs" / "claims.md").read_text()
-    for text in ("+0.604", "A long stride gets further", "![Walk: eval/pass@1", "[walk.json](claims/walk.json)", "etude reproduce walk --seeds 2"):
+    for text in ("+0.604", "A long stride gets further", "![Climb: eval/pass@1", "[climb.json](claims/climb.json)", "etude reproduce climb --seeds 2"):
         assert text in page
-    assert json.loads((tree / "shipped.json").read_text()) == {"walk": made.judgement.verdict}
+    assert json.loads((tree / "shipped.json").read_text()) == {"climb": made.judgement.verdict}
     # Numbers without their file are out of date.
-    (tree / "docs" / "claims" / "walk.json").unlink()
+    (tree / "docs" / "claims" / "climb.json").unlink()
     assert main(["claims", "--check"]) == 1
 
 
 def test_a_claim_that_changed_has_to_be_run_again(tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    reproduce("walk", Options(seeds=2, to=tree / "docs" / "claims"))
-    with_claim(monkeypatch, replace(walk_claim(), statement="In other words."))
+    reproduce("climb", Options(seeds=2, to=tree / "docs" / "claims"))
+    with_claim(monkeypatch, replace(CLAIM, statement="In other words."))
     assert main(["claims"]) == 0
-    with_claim(monkeypatch, replace(walk_claim(), arms=(Arm("long", "walk", {"pull": 0.6}), Arm("short", "walk", {"pull": 0.1}))))
+    with_claim(monkeypatch, replace(CLAIM, arms=(arm("long", pull=0.6), arm("short", pull=0.1))))
     assert main(["claims", "--check"]) == 2
-    assert "run it again with: etude reproduce walk" in capsys.readouterr().err
+    assert "run it again with: etude reproduce climb" in capsys.readouterr().err
 
 
 def test_files_that_are_no_result_are_refused(tree: Path) -> None:
     folder = tree / "docs" / "claims"
-    for content, said in (("{", "holds no result"), ("[]", "holds no result"), ('{"format": 9, "verdict": "supported", "slug": "walk"}', "another format")):
-        (folder / "walk.json").write_text(content)
+    for content, said in (("{", "holds no result"), ("[]", "holds no result"), ('{"format": 9, "verdict": "supported", "slug": "climb"}', "another format")):
+        (folder / "climb.json").write_text(content)
         with pytest.raises(InputError, match=said):
             read_results(folder)
 
@@ -237,7 +246,7 @@ def test_an_experiment_is_a_claim_like_others(monkeypatch: pytest.MonkeyPatch) -
     arms = (Arm("big", settings={"sides": 20}), Arm("small", settings={"sides": 6}))
     test = Comparison("eyes", "big", "small", Final("eyes"))
     with_claim(monkeypatch, Claim("Bigger dice show more.", "They do.", arms, "1-steps", (test,), experiment="dice:roll"))
-    done = reproduce("walk")
+    done = reproduce("climb")
     assert done.result["tests"][0]["treatment_values"] == [11.0, 12.0, 10.0, 11.0, 12.0]
     assert done.result["tests"][0]["difference"]["estimate"] == 7.0
     assert (done.result["curves"], done.path.with_suffix(".svg").exists()) == (None, False)
