@@ -86,7 +86,7 @@ def test_finished_runs_are_reused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_crashed_arm_is_not_judged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with_claim(monkeypatch, replace(CLAIM, arms=(arm("long", pull=0.5), arm("short", pull=0.1, crash_seed=1001))))
-    with pytest.raises(CrashedArms, match=r"1 of its runs did not finish\n  short, seed 1001: crashed: RuntimeError: the third step went wrong"):
+    with pytest.raises(CrashedArms, match=r"1 of its runs did not finish\n  short, seed 1001: crashed: step 3: RuntimeError: the third step went wrong"):
         reproduce("climb", Options(seeds=2))
     assert main(["reproduce", "climb", "--seeds", "2"]) == 1
     assert "cannot be judged" in capsys.readouterr().err
