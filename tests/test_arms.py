@@ -113,6 +113,8 @@ def test_ctrl_c_lets_every_run_finish_its_step_and_the_next_call_goes_on() -> No
     go = Path("go").absolute()
 
     class Interrupting(Watcher):
+        sent = False
+
         def moved(self, run: ArmProgress) -> None:
             if all(p.step == 2 for p in self.runs) and "stopping" not in self.heard:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -143,7 +145,9 @@ def test_what_a_run_cannot_be_set_up_for_is_refused_before_any_step() -> None:
 
 
 def test_a_budget_that_is_never_spent_is_refused_instead_of_running_for_ever() -> None:
-    with pytest.raises(InputError, match=r"nothing of the budget of 500-tokens is spent after 5 steps: Idle .* spends no tokens; expected a budget in one of steps"):
+    with pytest.raises(
+        InputError, match=r"nothing of the budget of 500-tokens is spent after 5 steps: Idle .* spends no tokens; expected a budget in one of steps"
+    ):
         run(Arm("idle", "idle"), seeds=[1])
 
 
@@ -185,7 +189,9 @@ def test_bad_arms_are_refused_before_anything_is_written(arms: list[Arm], option
 
 
 def test_a_budget_in_steps_counts_steps_and_one_in_tokens_lifts_their_limit() -> None:
-    by_steps, by_tokens = (plan_runs([Arm("a", "climb")], common={}, budget=budget, seeds=[1], folder=Path("out"))[0].config.run for budget in ("50-steps", "9-tokens"))
+    by_steps, by_tokens = (
+        plan_runs([Arm("a", "climb")], common={}, budget=budget, seeds=[1], folder=Path("out"))[0].config.run for budget in ("50-steps", "9-tokens")
+    )
     assert (by_steps.steps, by_steps.budget, by_steps.threads) == (50, "50-steps", 1)
     assert (by_tokens.steps, by_tokens.budget) == (10**9, "9-tokens")
 

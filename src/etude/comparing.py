@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,6 @@ class Plan:
     folder: Path
     command: str
     """The command that does the same, or goes on with it."""
-    remarks: list[str] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -67,7 +67,7 @@ class Plan:
         """Run what is not there yet, and write the comparison. Raises as `compare` does."""
         self.folder.mkdir(parents=True, exist_ok=True)
         replace_file(self.folder / "plan.json", json.dumps(self.to_plain(), indent=1) + "\n")
-        arms, trials, remarks = self.arms, [], list(self.remarks)
+        arms, trials, remarks = self.arms, [], []
         if self.sweep:
             arms, trials = tune(
                 self.arms,
@@ -163,7 +163,8 @@ def plan(
             f"seed {both[0]} is to be reported and to be tuned on; a setting chosen on a seed looks better there than it is, so expected different ones"
         )
     score = metric or _score_of(sides)
-    remarks = [] if len(reported) > 1 else ["One seed a run shows no spread: there will be no intervals."]
+    if len(reported) < 2:
+        warnings.warn("one seed an arm shows no spread, so that there will be no intervals; two are the least, five are better", stacklevel=2)
     common = {name.replace("-", "_"): str(value) if isinstance(value, Path) else value for name, value in settings.items()}
     command = command_line(
         sides,
@@ -180,9 +181,9 @@ def plan(
             "out": out,
         },
     )
-    made = Plan(sides, common, budget, reported, score, lower_is_better, values, sweep_budget or budget, tuned_on, workers, Path(out or "."), command, remarks)
+    made = Plan(sides, common, budget, reported, score, lower_is_better, values, sweep_budget or budget, tuned_on, workers, Path(out or "."), command)
     folder = _folder(made, None if out is None else Path(out))
-    made = Plan(**{**vars(made), "folder": folder})
+    made = replace(made, folder=folder)
     _check_runs(made)
     return made
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -163,12 +164,10 @@ class _Drive:
             return self._end("finished", run.stop_reason() or "")
 
     def _begin(self, checkpoint: Checkpoint | None) -> None:
-        if self.run.config.threads:
-            import torch
-
-            torch.set_num_threads(self.run.config.threads)
+        self._set_threads()
         self.run.seed_libraries("setup")
         self.method.setup()
+        self._set_threads()
         if checkpoint is not None:
             self.method.load_state(checkpoint.state())
             self.evaluated_at = checkpoint.progress["evaluated_at"]
@@ -176,6 +175,11 @@ class _Drive:
         for observer in self.observers:
             observer.started(self.run, self.method)
             self.listening.append(observer)
+
+    def _set_threads(self) -> None:
+        # A method without torch is spared the seconds that importing it takes; one that imports it only in its setup is told afterwards.
+        if self.run.config.threads and (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(self.run.config.threads)
 
     def _loop(self, signals: _StopSignals) -> bool:
         """Step until there is nothing left to do, or until a signal asks to stop; says whether the latter."""

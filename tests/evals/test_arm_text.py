@@ -56,5 +56,7 @@ def test_seeds_are_counted_from_1000_or_given() -> None:
 
 
 def test_the_command_says_what_was_asked_for() -> None:
-    line = command_line([parse_arm("grpo"), parse_arm("a b=grpo:lr=0.1")], {"tasks": "lists", "eval_kl": False, "share_prompts": True, "sweep": ["lr=1,2"], "out": None})
+    line = command_line(
+        [parse_arm("grpo"), parse_arm("a b=grpo:lr=0.1")], {"tasks": "lists", "eval_kl": False, "share_prompts": True, "sweep": ["lr=1,2"], "out": None}
+    )
     assert shlex.split(line) == ["etude", "compare", "grpo", "a b=grpo:lr=0.1", "--tasks", "lists", "--no-eval-kl", "--share-prompts", "--sweep", "lr=1,2"]

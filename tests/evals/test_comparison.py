@@ -64,6 +64,8 @@ def test_final_values_areas_differences_and_reach() -> None:
     assert second.reach == pytest.approx(800 * 0.3 / (1.7 / 3 - 0.2), abs=1)
     # Seed 1 gets to 0.5 at 800 tokens exactly.
     assert second.seeds[0].reached == pytest.approx(800)
+    # Seed 1 of the control ends below 0.5, seed 2 arrives with the last token.
+    assert [s.reached for s in first.seeds] == [None, pytest.approx(1000), pytest.approx(750)]
     assert found.remarks == []
     assert found["treated"] is second
 
@@ -130,6 +132,11 @@ def test_different_starting_points_are_named() -> None:
 def test_where_lower_is_better_the_level_is_reached_from_above() -> None:
     runs = [made("a", 1, [(0, 9.0), (1000, 5.0)]), made("b", 1, [(0, 9.0), (1000, 1.0)])]
     assert compared(runs, lower_is_better=True)["b"].seeds[0].reached == pytest.approx(500)
+
+
+def test_what_is_reached_after_the_budget_is_not_reached() -> None:
+    runs = [made("a", 1, [(0, 0.2), (1000, 0.6)]), made("b", 1, [(0, 0.2), (900, 0.5), (1100, 0.66)])]
+    assert compared(runs)["b"].seeds[0].reached is None
 
 
 def test_a_metric_that_was_never_measured_is_refused_with_what_was() -> None:

@@ -47,7 +47,7 @@ class SeedResult:
     final: float | None
     area: float | None
     reached: float | None
-    """Budget at which its own curve comes to the first arm's mean final level; None when never, or when there is no such level."""
+    """Budget at which its own curve comes to the first arm's mean final level; None when not within the budget, or when there is no such level."""
     spent: float
     steps: int
     seconds: float
@@ -167,7 +167,7 @@ def compare_curves(arms: Sequence[Arm], runs: Sequence[ArmRun], *, metric: str, 
     better: Better = "lower" if lower_is_better else "higher"
     found = []
     for arm in arms:
-        seeds = [_with_reach(seed, target, better) for seed in sorted(results[arm.name], key=lambda s: s.seed)]
+        seeds = [_with_reach(seed, target, better, budget) for seed in sorted(results[arm.name], key=lambda s: s.seed)]
         found.append(_arm_result(arm, seeds, first if arm.name != arms[0].name else None, target, better, budget))
     p_values = {a.arm.name: a.difference.p_value for a in found if a.difference is not None and math.isfinite(a.difference.p_value)}
     corrected = holm(p_values) if p_values else {}
@@ -191,10 +191,11 @@ def _seed_result(run: ArmRun, metric: str, budget: Budget) -> SeedResult:
     return SeedResult(run.seed, run.status, run.error, run.folder, final, area, None, run.spent(budget.unit), ledger.steps, ledger.seconds, x, y)
 
 
-def _with_reach(seed: SeedResult, target: float | None, better: Better) -> SeedResult:
+def _with_reach(seed: SeedResult, target: float | None, better: Better, budget: Budget) -> SeedResult:
     if target is None or seed.final is None:
         return seed
-    return replace(seed, reached=budget_to_reach(seed.x, seed.y, target, better=better))
+    reached = budget_to_reach(seed.x, seed.y, target, better=better)
+    return replace(seed, reached=reached if reached is not None and reached <= budget.amount else None)
 
 
 def _arm_result(arm: Arm, seeds: list[SeedResult], first: list[SeedResult] | None, target: float | None, better: Better, budget: Budget) -> ArmResult:

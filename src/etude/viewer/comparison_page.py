@@ -14,10 +14,9 @@ import yaml
 from etude.durable import replace_file
 from etude.evals.arm_text import value_text as setting_text
 from etude.evals.comparison import ArmResult, Comparison
-from etude.evals.statistics import Interval
 from etude.viewer.charts import Chart, DrawnChart, Line, draw
-from etude.viewer.comparison_table import difference_text, headline, legend, reach_text, verdict
-from etude.viewer.numbers import count, duration, interval_text, is_share, number, percent, title_of, value_text
+from etude.viewer.comparison_table import difference_text, ends_text, headline, legend, reach_text, verdict, within_share
+from etude.viewer.numbers import count, duration, is_share, number, percent, title_of, value_text
 from etude.viewer.page import render_page
 from etude.viewer.report import Tile
 from etude.viewer.strips import Row, Strip, draw_strip
@@ -74,14 +73,9 @@ def tiles(comparison: Comparison) -> list[Tile]:
             found.append(Tile(result.arm.name, "–", f"{len(result.failed)} of {len(result.seeds)} runs did not finish", "down"))
             continue
         kind = {"better": "up", "worse": "down"}.get(verdict(result, comparison.lower_is_better), "")
-        gap = difference_text(comparison.metric, result.difference.final) if result.difference else interval(comparison.metric, result.final)
+        gap = difference_text(comparison.metric, result.difference.final) if result.difference else ends_text(comparison.metric, result.final)
         found.append(Tile(result.arm.name, value_text(comparison.metric, result.final.estimate), gap, kind))
     return found
-
-
-def interval(name: str, of: Interval) -> str:
-    """The ends of an interval as text."""
-    return interval_text(name, of.low, of.high)
 
 
 def learning_curves(comparison: Comparison) -> DrawnChart | None:
@@ -112,7 +106,7 @@ def finals(comparison: Comparison) -> Strip | None:
     for result in comparison.arms:
         values = [(seed.seed, seed.final) for seed in result.seeds if seed.final is not None]
         text = value_text(comparison.metric, result.final.estimate) if result.final else "no mean: runs did not finish"
-        rows.append(Row(result.arm.name, values, result.final, text))
+        rows.append(Row(result.arm.name, values, within_share(comparison.metric, result.final) if result.final else None, text))
     return draw_strip(f"Final {title_of(comparison.metric)}", "a dot a run; bar: mean and 95 % interval", rows, lambda v: tick(comparison.metric, v))
 
 
@@ -152,16 +146,22 @@ def _result_row(comparison: Comparison, result: ArmResult, name: str) -> dict[st
     return {
         **row,
         "crashed": False,
-        "final": (value_text(name, result.final.estimate), interval(name, result.final)),
-        "area": (value_text(name, result.area.estimate), interval(name, result.area)),
-        "difference": difference_text(name, gap.final) if gap else "",
-        "area_difference": difference_text(name, gap.area) if gap else "",
+        "final": (value_text(name, result.final.estimate), ends_text(name, result.final)),
+        "area": (value_text(name, result.area.estimate), ends_text(name, result.area)),
+        "difference": _parted(difference_text(name, gap.final)) if gap else ("–", ""),
+        "area_difference": _parted(difference_text(name, gap.area)) if gap else ("–", ""),
         "p_value": number(gap.p_value) if gap else "",
         "detectable": (f"{100 * gap.detectable:.1f} points" if is_share(name) else number(gap.detectable)) if gap and math.isfinite(gap.detectable) else "",
         "verdict": {"better": "right", "worse": "wrong"}.get(verdict(result, comparison.lower_is_better), ""),
         "reach": reach_text(comparison, result),
         "reached": f"{reached} of {len(result.seeds)} runs",
     }
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """A difference's text as its estimate and its interval."""
+    estimate, bracket, ends = text.partition(" [")
+    return estimate, f"[{ends}" if bracket else ""
 
 
 def tuning_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -204,9 +204,9 @@ def differing_settings(comparison: Comparison) -> tuple[list[str], list[tuple[st
     names = dict.fromkeys(name for arm in arms for name in flat[arm])
     rows = []
     for name in names:
-        values = [setting_text(flat[arm][name]) if name in flat[arm] else "–" for arm in arms]
+        values = [("default" if flat[arm][name] is None else setting_text(flat[arm][name])) if name in flat[arm] else "–" for arm in arms]
         if name.rpartition(".")[2] not in NOT_A_SETTING and len(set(values)) > 1:
-            rows.append((name.removeprefix("method."), values))
+            rows.append(("method" if name == "method.slug" else name.removeprefix("method."), values))
     return arms, rows
 
 

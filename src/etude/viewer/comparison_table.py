@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from rich.console import Console
 from rich.padding import Padding
@@ -24,7 +25,7 @@ def print_comparison(comparison: Comparison, *, console: Console | None = None) 
         console.print(Text(f"! {remark}", style="yellow"))
     if comparison.tuning:
         console.print(Padding(tuning_table(comparison), (1, 0, 0, 0)))
-    console.print(Padding(result_table(comparison), (1, 0, 0, 0)))
+    console.print(Padding(result_table(comparison, wide=console.width >= 110), (1, 0, 0, 0)))
     console.print(Text(legend(comparison), style="dim"))
     console.print()
     for name, value in (("page", comparison.folder / "compare.html"), ("numbers", comparison.folder / "compare.json"), ("repeat", comparison.command)):
@@ -60,39 +61,58 @@ def _list(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def result_table(comparison: Comparison) -> Table:
-    """One row an arm."""
+def result_table(comparison: Comparison, *, wide: bool = True) -> Table:
+    """One row an arm, an estimate above its interval. A narrow table leaves the differences on the way out."""
     first, unit = comparison.arms[0].arm.name, comparison.budget.unit
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
-    table.add_column("arm", style="bold")
-    for title in (f"final {title_of(comparison.metric)}", "mean on the way", f"final − {first}", f"on the way − {first}"):
-        table.add_column(title, justify="right")
-    table.add_column(f"{unit} to {first}’s final", justify="right")
-    table.add_column("runs", justify="right")
+    table.add_column("arm", style="bold", overflow="fold")
+    titles = [f"final {title_of(comparison.metric)}", "mean on the way", f"final − {first}", f"on the way − {first}", f"{unit} to {first}’s final", "runs"]
+    for i, title in enumerate(titles):
+        if wide or i != 3:
+            table.add_column(title, justify="right")
     for result in comparison.arms:
-        name = comparison.metric
-        failed = result.failed
-        runs = Text(f"{len(result.seeds) - len(failed)} of {len(result.seeds)}", style="bold red" if failed else "")
-        if result.final is None or result.area is None:
-            kinds = "crashed" if any(seed.status == "crashed" for seed in failed) else "interrupted"
-            table.add_row(result.arm.name, Text(kinds, style="bold red"), "–", "–", "–", "–", runs)
-            continue
-        style = {"better": "green", "worse": "red"}.get(verdict(result, comparison.lower_is_better), "")
-        gap = result.difference
-        table.add_row(
-            result.arm.name,
-            _estimate(name, result.final),
-            _estimate(name, result.area),
-            Text(difference_text(name, gap.final), style=style) if gap else "–",
-            difference_text(name, gap.area) if gap else "–",
-            reach_text(comparison, result),
-            runs,
-        )
+        cells = _cells(comparison, result)
+        table.add_row(result.arm.name, *(cell for i, cell in enumerate(cells) if wide or i != 3))
     return table
 
 
+def _cells(comparison: Comparison, result: ArmResult) -> list[Text]:
+    name, failed, gap = comparison.metric, result.failed, result.difference
+    runs = Text(f"{len(result.seeds) - len(failed)} of {len(result.seeds)}", style="bold red" if failed else "")
+    if result.final is None or result.area is None:
+        kind = "crashed" if any(seed.status == "crashed" for seed in failed) else "interrupted"
+        return [Text(kind, style="bold red"), *(Text("–") for _ in range(4)), runs]
+    style = {"better": "green", "worse": "red"}.get(verdict(result, comparison.lower_is_better), "")
+    return [
+        _estimate(name, result.final),
+        _estimate(name, result.area),
+        _two_lines(difference_text(name, gap.final), style) if gap else Text("–"),
+        _two_lines(difference_text(name, gap.area)) if gap else Text("–"),
+        Text(reach_text(comparison, result)),
+        runs,
+    ]
+
+
 def _estimate(name: str, interval: Interval) -> Text:
-    return Text.assemble(value_text(name, interval.estimate), (f" {interval_text(name, interval.low, interval.high)}".rstrip(), "dim"))
+    return Text.assemble(value_text(name, interval.estimate), (f"\n{ends_text(name, interval)}".rstrip(), "dim"))
+
+
+def _two_lines(text: str, style: str = "") -> Text:
+    estimate, bracket, ends = text.partition(" [")
+    return Text.assemble((estimate, style), (f"\n[{ends}" if bracket else "", "dim"))
+
+
+def ends_text(name: str, interval: Interval) -> str:
+    """The ends of an interval; those of a share are cut at 0 and 100 %, which t intervals do not know of."""
+    known = within_share(name, interval)
+    return interval_text(name, known.low, known.high)
+
+
+def within_share(name: str, interval: Interval) -> Interval:
+    """An interval of a share, cut at 0 and 1; any other as it is, and one that is infinite too."""
+    if not is_share(name) or not math.isfinite(interval.low):
+        return interval
+    return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
 
 
 def difference_text(name: str, interval: Interval) -> str:

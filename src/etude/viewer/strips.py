@@ -35,7 +35,7 @@ class DrawnRow:
 
 @dataclass(frozen=True)
 class Strip:
-    """A figure of such rows. ticks: (percent from the left, label). zero: where 0 is, None when it is not on the scale."""
+    """A figure of such rows. ticks: (percent from the left, label). zero: where the line at 0 stands, None where there is none."""
 
     title: str
     note: str
@@ -72,4 +72,4 @@ def draw_strip(title: str, note: str, rows: Sequence[Row | None], write: Callabl
                 row.text,
             )
         )
-    return Strip(title, note, drawn, [(place(t), write(t)) for t in ticks], place(0.0) if low <= 0 <= high else None)
+    return Strip(title, note, drawn, [(place(t), write(t)) for t in ticks], place(0.0) if around_zero else None)
