@@ -9,7 +9,6 @@ Every number goes through the functions that `etude compare` and `etude reproduc
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -127,16 +126,16 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.tables) - set(TABLES):
         parser.error(f"no such table: {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
-    page = PAGE.read_text(encoding="utf-8")
     for name in given.tables or TABLES:
         table = TABLES[name]
         trials = given.trials // 4 if table is bootstrap_table else given.trials
-        lines = list(table(np.random.default_rng([given.seed, *name.encode()]), trials))
-        print("\n".join([f"\n{name}", *lines]), flush=True)
-        marks = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-        page = re.sub(f"{marks[0]}.*?{marks[1]}", lambda _, lines=lines, marks=marks: "\n".join([marks[0], *lines, marks[1]]), page, flags=re.DOTALL)
-    if not given.only_print:
-        PAGE.write_text(page, encoding="utf-8")
+        lines = "\n".join(table(np.random.default_rng([given.seed, *name.encode()]), trials))
+        print(f"\n{name}\n{lines}", flush=True)
+        if not given.only_print:
+            page = PAGE.read_text(encoding="utf-8")
+            before, rest = page.split(f"<!-- {name}:start -->\n")
+            after = rest[rest.index(f"<!-- {name}:end -->") :]
+            PAGE.write_text(f"{before}<!-- {name}:start -->\n{lines}\n{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.errors import InputError
@@ -39,6 +39,7 @@ def test_budget_by_hand():
     assert budget_to_reach(x, [-v for v in y], -0.4, better="lower") == pytest.approx(7.5)
 
 
+@settings(deadline=None)
 @given(CURVES, st.integers(1, 300), st.integers(-9, 9))
 def test_area_is_the_mean_of_values_and_keeps_to_shift_and_scale(curve, until, shift):
     x, y = curve
@@ -50,6 +51,7 @@ def test_area_is_the_mean_of_values_and_keeps_to_shift_and_scale(curve, until, s
     assert min(y) - 1e-9 <= area <= max(y) + 1e-9
 
 
+@settings(deadline=None)
 @given(CURVES, st.integers(-60, 60))
 def test_the_budget_is_the_first_at_that_height(curve, level):
     x, y = curve

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -86,7 +86,7 @@ def test_bootstrap_of_many_pairs_covers_nearly_its_level_and_of_few_is_t():
     draws = generator.normal(size=(trials, n)) - generator.normal(size=(trials, n)) + 1
     intervals = [paired_difference(row, np.zeros(n), method="bootstrap", resamples=1999) for row in draws]
     assert all(i.method == "bootstrap" for i in intervals)
-    assert 0.87 <= np.mean([holds(i, 1.0) for i in intervals]) <= 0.99  # 93.5 % (docs/statistics.md), give or take three standard deviations of 2 points
+    assert 0.87 <= np.mean([holds(i, 1.0) for i in intervals]) <= 0.99  # 94 % is expected (docs/statistics.md), and three standard deviations are 6 points
     few = draws[0, : BOOTSTRAP_PAIRS - 1]
     assert paired_difference(few, np.zeros(few.size), method="bootstrap") == mean_interval(few)
 
@@ -99,6 +99,7 @@ def test_bootstrap_repeats_itself_and_leans_with_the_skew():
     assert first.high - first.estimate > first.estimate - first.low
 
 
+@settings(deadline=None)
 @given(PAIRS, st.integers(-64, 64), st.sampled_from([0.25, 2.0, 1024.0]), st.randoms(use_true_random=False))
 def test_paired_difference_keeps_to_shift_scale_order_and_sign(pairs, shift, scale, order):
     treatment, control = np.array(pairs[0]), np.array(pairs[1])
@@ -113,6 +114,7 @@ def test_paired_difference_keeps_to_shift_scale_order_and_sign(pairs, shift, sca
     assert (swapped.estimate, swapped.low, swapped.high) == pytest.approx((-plain.estimate, -plain.high, -plain.low), rel=1e-9, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_a_higher_level_is_wider_and_holds_the_mean(values):
     narrow, wide = mean_interval(values, level=0.8), mean_interval(values, level=0.99)
@@ -129,6 +131,7 @@ def test_proportion_by_hand():
     assert (exact.low, exact.high, exact.method) == (0.0, pytest.approx(1 - 0.025**0.1), "exact")
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.data())
 def test_wilson_is_the_one_used_on_effective_trials(trials, data):
     successes = data.draw(st.integers(0, trials))
@@ -171,6 +174,7 @@ def test_pass_at_k_intervals_cover_about_their_level(tasks, samples, k, a, b, le
     assert level - 0.01 - error <= np.mean([holds(i, truth) for i in intervals]) <= level + 0.02 + error
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=20), st.integers(1, 6))
 def test_pass_at_k_rises_with_k_and_ignores_order(counts, k):
     interval = pass_at_k_interval(counts, 6, k)

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.errors import InputError
@@ -28,6 +28,7 @@ def test_pass_at_k_by_hand(n, c, k, value):
     assert pass_at_k(n, c, k) == pytest.approx(value, abs=1e-15)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.data())
 def test_pass_at_k_is_the_binomial_formula(n, data):
     c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
@@ -44,12 +45,14 @@ def test_pass_at_k_refuses_what_is_not_defined(n, c, k):
         pass_at_k(n, c, k)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=20), st.data())
 def test_best_at_k_of_verdicts_is_pass_at_k(scores, data):
     k = data.draw(st.integers(1, len(scores)))
     assert best_at_k(scores, k) == pytest.approx(pass_at_k(len(scores), int(sum(scores)), k), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=7), st.data())
 def test_best_at_k_is_the_mean_best_over_all_subsets(scores, data):
     k = data.draw(st.integers(1, len(scores)))
@@ -93,6 +96,7 @@ def test_wilson_by_hand():
     assert wilson_interval(0.5, 0) == (0.0, 1.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=30), st.integers(1, 64))
 def test_an_interval_holds_its_mean_within_0_and_1(values, samples):
     low, high = task_interval(values, samples)

@@ -88,6 +88,7 @@ def test_holm_and_benjamini_hochberg_by_hand():
     assert holm({"a": 0.5, "b": 0.7}) == {"a": 1.0, "b": 1.0}
 
 
+@settings(deadline=None)
 @given(P_VALUES)
 def test_corrections_keep_order_and_their_rank_among_each_other(p_values):
     strict, lenient = holm(p_values), benjamini_hochberg(p_values)

@@ -20,7 +20,7 @@ RESOLUTION = 1e-12
 """Values nearer to each other than this share of the largest one are equal: what is left is rounding."""
 
 BOOTSTRAP_PAIRS = 15
-"""Fewest pairs that the BCa bootstrap is used for. With fewer its 95 % intervals cover less than 93 % even of normal data (docs/statistics.md)."""
+"""Fewest pairs that the BCa bootstrap is used for. At this number its 95 % intervals cover 92 % for normal data, with fewer less (docs/statistics.md)."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import math
 from functools import lru_cache
 from typing import Literal
 
-from scipy import stats
 from scipy.optimize import root_scalar
+from scipy.special import nctdtr, ndtri, stdtrit
 
 from etude.errors import InputError
 from etude.evals.checked import finite_number, one_of, probability_between_0_and_1, whole_number
@@ -61,7 +61,7 @@ def seeds_needed(
         enough = max(2, seeds_without_spread(tail))
     else:
         # With the spread known, the normal distribution would give these; having to estimate it takes a few more.
-        in_sds = float(stats.norm.isf(tail) + stats.norm.ppf(power)) * sd / wanted
+        in_sds = float(ndtri(1 - tail) + ndtri(power)) * sd / wanted
         enough = max(2, math.floor(min(in_sds * in_sds, at_most + 1)))
         while enough <= at_most and _chance_to_find(wanted / sd, enough, tail) < power:
             enough += 1
@@ -76,14 +76,10 @@ def _error_in_one_direction(power: float, level: float, alternative: Alternative
     return tail
 
 
-@lru_cache(maxsize=4096)
-def _critical_value(n: int, tail: float) -> float:
-    return float(stats.t.isf(tail, n - 1))
-
-
 def _chance_to_find(effect: float, n: int, tail: float) -> float:
     """Power of the paired t test over n seeds for a mean difference of `effect` standard deviations."""
-    return float(stats.nct.sf(_critical_value(n, tail), n - 1, effect * math.sqrt(n)))
+    critical = stdtrit(n - 1, 1 - tail)
+    return 1 - float(nctdtr(n - 1, effect * math.sqrt(n), critical))
 
 
 @lru_cache(maxsize=4096)

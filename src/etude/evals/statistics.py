@@ -162,8 +162,8 @@ def judge_difference(
 
     - not supported: the interval holds no gain above the margin, or ends below the smallest effect. That is evidence against, as in a test of equivalence
       (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657), not absence of evidence; it goes before "supported", so that a real but worthless gain is not.
-    - supported: the interval lies above the margin. An arm that is no better gets this with chance (1 - level) / 2, 2.5 % by default; one look at more seeds
-      after an inconclusive verdict keeps it below 1 - level.
+    - supported: the interval lies above the margin. An arm that is no better gets this with chance (1 - level) / 2, 2.5 % by default, where differences are symmetric;
+      a second look, at `seeds_to_settle`, about doubles that. docs/statistics.md has both measured, and what skewed differences do.
     - inconclusive: neither.
 
     Raises InputError for arms that do not pair up, values that are not finite, and levels or powers outside (0, 1).
