@@ -11,9 +11,11 @@ from typing import Annotated, Any
 from annotated_types import Gt, Le
 
 import etude.method
+from etude.claim import Arm, Claim, Comparison
 from etude.config import PolicyOptimizationConfig, TrainConfig
 from etude.errors import InputError
-from etude.method import Claim, Method, State, register
+from etude.evals.measures import Final
+from etude.method import Method, State, register
 from etude.run import Run
 from etude.types import Metrics
 
@@ -65,7 +67,13 @@ def registered_walk() -> Iterator[None]:
         title="A walk",
         summary="Goes from 0 towards 1 | slowly.",
         config=WalkConfig,
-        claim=Claim("It arrives."),
+        claim=Claim(
+            statement="It arrives.",
+            expectation="A long stride gets further than a short one.",
+            arms=(Arm("long", "walk", {"pull": 0.5}), Arm("short", "walk", {"pull": 0.1})),
+            budget="3-steps",
+            tests=(Comparison("distance", "long", "short", Final("eval/pass@1")),),
+        ),
     )(Walk)
     try:
         yield

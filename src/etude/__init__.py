@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from etude.api import evaluate, train
+    from etude.claim import Arm, Claim, Comparison, Precondition
     from etude.comparing import compare
     from etude.comparing_runs import compare_runs
     from etude.config import PolicyOptimizationConfig, TrainConfig
     from etude.errors import EtudeError, InputError
     from etude.loop import PolicyOptimization
-    from etude.method import Claim, Method, MethodCard, State, get_method, known_methods, register
+    from etude.method import Method, MethodCard, State, get_method, known_methods, register
     from etude.run import Run
     from etude.settings import build_config
     from etude.summary import Summary
@@ -29,7 +30,8 @@ _HOMES = {
     "etude.config": ("PolicyOptimizationConfig", "TrainConfig"),
     "etude.errors": ("EtudeError", "InputError"),
     "etude.loop": ("PolicyOptimization",),
-    "etude.method": ("Claim", "Method", "MethodCard", "State", "get_method", "known_methods", "register"),
+    "etude.claim": ("Arm", "Claim", "Comparison", "Precondition"),
+    "etude.method": ("Method", "MethodCard", "State", "get_method", "known_methods", "register"),
     "etude.run": ("Run",),
     "etude.settings": ("build_config",),
     "etude.summary": ("Summary",),
@@ -39,7 +41,9 @@ _HOMES = {
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Arm",
     "Claim",
+    "Comparison",
     "Environment",
     "EnvironmentStep",
     "EtudeError",
@@ -50,6 +54,7 @@ __all__ = [
     "MethodCard",
     "PolicyOptimization",
     "PolicyOptimizationConfig",
+    "Precondition",
     "Run",
     "Segment",
     "State",

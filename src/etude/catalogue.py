@@ -25,6 +25,8 @@ from etude.errors import EtudeError, InputError, nearest
 REPOSITORY = Path(__file__).resolve().parents[2]
 """Where README.md and docs/ are, when this is a source tree."""
 CLAIMS = REPOSITORY / "docs" / "claims"
+SHIPPED = Path(__file__).resolve().parent / "assets" / "claims.json"
+"""The verdicts that travel with the package, by slug: an installed one has no docs/. `etude claims` writes them."""
 START, END = "<!-- methods:start -->", "<!-- methods:end -->"
 NO_CLAIM, NOT_RUN = "—", "not run"
 _ARXIV = re.compile(r"\d{4}\.\d{4,5}(v\d+)?")
@@ -70,6 +72,8 @@ def claim_state(listing: Listing, claims: Path = CLAIMS) -> str:
     """The verdict on a method's claim as its file has it; 'not run' without a file, '—' without a claim."""
     if not listing.has_claim:
         return NO_CLAIM
+    if not claims.is_dir():
+        return shipped_verdict(listing.card.slug)
     path = claims / f"{listing.card.slug}.json"
     if not path.is_file():
         return NOT_RUN
@@ -77,6 +81,11 @@ def claim_state(listing: Listing, claims: Path = CLAIMS) -> str:
         return str(json.loads(path.read_text())["verdict"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} holds no verdict: {error}; expected a JSON object with an entry `verdict`") from error
+
+
+def shipped_verdict(slug: str) -> str:
+    """The verdict on a claim that travels with the package; 'not run' where there is none."""
+    return str(json.loads(SHIPPED.read_text()).get(slug, NOT_RUN)) if SHIPPED.is_file() else NOT_RUN
 
 
 def as_json(rows: Sequence[Entry]) -> str:

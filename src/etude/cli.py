@@ -25,6 +25,8 @@ HELP = """[bold]etude[/] COMMAND …   self-improvement of models on one loop
   [bold]eval[/] MODEL       measure a model on held-out tasks: pass@k, maj@k, length, with intervals
   [bold]compare[/] ARM ARM  which method is worth it: at equal budget, over paired seeds, with intervals
   [bold]list[/]             the methods, with paper and state of their claim
+  [bold]reproduce[/] METHOD check what a paper claims: arms at equal budget over paired seeds, and a verdict
+  [bold]claims[/]           bring the tables of claims up to date (in a source tree)
   [bold]report[/] DIR       write a run's report.html again
   [bold]doctor[/]           what is installed, and whether it works here
   [bold]version[/]          versions of etude, python and torch
@@ -293,6 +295,18 @@ def _doctor(given: list[str]) -> int:
     return 0 if healthy(findings) else 1
 
 
+def _reproduce(given: list[str]) -> int:
+    from etude.claims_command import reproduce_command
+
+    return reproduce_command(given)
+
+
+def _claims(given: list[str]) -> int:
+    from etude.claims_command import claims_command
+
+    return claims_command(given)
+
+
 def _report(given: list[str]) -> int:
     folder, rest = _leading(given)
     parsed(
@@ -335,6 +349,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "eval": _eval,
     "compare": _compare,
     "list": _list,
+    "reproduce": _reproduce,
+    "claims": _claims,
     "report": _report,
     "doctor": _doctor,
     "version": _version,

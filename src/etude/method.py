@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from etude.claim import Claim
 from etude.errors import InputError, nearest
 from etude.types import Metrics
 
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 LABELLED = frozenset({"verifier", "demonstrations", "preferences"})
 """Signals that rest on labels: on known answers, given examples or somebody's choices. All others (`votes`, `agreement`, `self-judge`, `judge`, `confidence`,
 `entropy` ...) are the model's own or another model's opinion, which can be pleased without being right."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a paper says of its method, in one sentence, and what would have to be seen here."""
-
-    statement: str
-    baseline: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from etude.claim import Arm
 from etude.config import NO_STEP_LIMIT, TrainConfig
 from etude.errors import EtudeError, InputError
 from etude.ledger import Budget, Ledger
@@ -36,15 +37,6 @@ RESERVED = {
 
 Status = Literal["finished", "crashed", "interrupted"]
 State = Literal["waiting", "running", "stopping", "finished", "reused", "crashed", "interrupted"]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One side of a comparison: a method, and flat settings as `etude.train` takes them, which go before those that all arms share."""
-
-    name: str
-    method: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass

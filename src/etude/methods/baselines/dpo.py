@@ -14,9 +14,11 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Gt
 
+from etude.claim import ON_TINY, Arm, Claim, Comparison, room_to_learn
 from etude.config import AtLeastOne, PolicyOptimizationConfig
+from etude.evals.measures import AtBudget, gain
 from etude.loop import PolicyOptimization
-from etude.method import Claim, register
+from etude.method import register
 from etude.objectives import Objective, PreferenceObjective
 from etude.types import Group, Metrics, Trajectory, trajectories_of
 
@@ -49,7 +51,23 @@ def preference_pairs(group: Group, limit: int) -> list[list[Trajectory]]:
     title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
     summary="raise the better of two attempts over the worse",
     config=DPOConfig,
-    claim=Claim("Preferring right over wrong attempts improves a policy without advantages.", baseline="raft"),
+    claim=Claim(
+        statement="A classification loss on preferences improves a policy without a reward model or reinforcement learning, and beyond fine-tuning on the preferred "
+        "answers.",
+        expectation="On pairs of its own attempts DPO lifts held-out pass@1 by more than 10 points, and at the end of the budget is above imitation of as many preferred "
+        "attempts.",
+        arms=(
+            Arm("dpo"),
+            Arm("preferred attempts only", "raft", {"keep_per_task": 4, "keep_distinct": False}),
+        ),
+        common=ON_TINY,
+        budget="300k-tokens",
+        tests=(
+            Comparison("gain over the start", "dpo", None, gain("eval/pass@1"), margin=0.1),
+            Comparison("over the preferred alone", "dpo", "preferred attempts only", AtBudget("eval/pass@1")),
+        ),
+        preconditions=(room_to_learn("dpo"),),
+    ),
 )
 class DPO(PolicyOptimization):
     """Differs from GRPO in the objective: pairs instead of advantages."""

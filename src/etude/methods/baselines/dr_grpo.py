@@ -16,7 +16,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from etude.advantages import centred
-from etude.method import Claim, register
+from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition
+from etude.evals.measures import AtBudget, Attempts
+from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.objectives import Aggregation
 
@@ -28,6 +30,9 @@ class DrGRPOConfig(GRPOConfig):
     aggregation: Aggregation = "dr_grpo"
 
 
+WRONG_LENGTH_LATE = Attempts("length", where={"correct": 0.0}, part=(0.75, 1.0))
+
+
 @register(
     slug="dr-grpo",
     name="Dr. GRPO",
@@ -36,7 +41,32 @@ class DrGRPOConfig(GRPOConfig):
     title="Understanding R1-Zero-Like Training: A Critical Perspective",
     summary="GRPO without the divisions by length and by spread",
     config=DrGRPOConfig,
-    claim=Claim("At equal reward, wrong answers do not grow longer, as they do under GRPO.", baseline="grpo"),
+    claim=Claim(
+        statement="Dividing an answer's loss by its length makes long wrong answers cheap, so that under GRPO they grow; without the division they stay short, at "
+        "no loss in accuracy.",
+        expectation="In the last quarter of the budget wrong attempts are shorter under Dr. GRPO than under GRPO, and held-out pass@1 is at most 3 points lower.",
+        arms=(
+            Arm("dr-grpo"),
+            Arm("grpo"),
+            Arm("with division by length", "dr-grpo", {"aggregation": "seq_mean_token_mean"}),
+        ),
+        common={**ON_TINY, "tasks": "countdown", "max_new_tokens": 64, "save_trajectories": 64},
+        budget="300k-tokens",
+        tests=(
+            Comparison("length of wrong attempts", "dr-grpo", "grpo", WRONG_LENGTH_LATE, better="lower"),
+            Comparison("accuracy is kept", "dr-grpo", "grpo", AtBudget("eval/pass@1"), margin=-0.03),
+            Comparison("the division by length", "dr-grpo", "with division by length", WRONG_LENGTH_LATE, better="lower", role="ablation"),
+        ),
+        preconditions=(
+            Precondition(
+                "wrong attempts grow under GRPO",
+                "grpo",
+                WRONG_LENGTH_LATE - Attempts("length", where={"correct": 0.0}, part=(0.0, 0.1)),
+                at_least=0.5,
+                otherwise="nothing grows that could be kept from growing",
+            ),
+        ),
+    ),
 )
 class DrGRPO(GRPO):
     """Differs from GRPO in the advantage and in how token losses are added up."""

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from etude.claim import ON_TINY, Arm, Claim, Comparison, room_to_learn
 from etude.config import LearnerConfig, PolicyOptimizationConfig
 from etude.errors import InputError
+from etude.evals.measures import AtBudget, gain
 from etude.loop import PolicyOptimization
 from etude.method import register
 from etude.objectives import Aggregation, Objective, SupervisedObjective
@@ -39,6 +41,21 @@ class SFTConfig(PolicyOptimizationConfig):
     config=SFTConfig,
     signal="demonstrations",
     rollouts="none",
+    claim=Claim(
+        statement="Imitating correct worked answers raises accuracy without a single attempt of the model's own; how many different ones are seen matters.",
+        expectation="60 steps of 64 correct demonstrations lift held-out pass@1 by more than 20 points.",
+        arms=(
+            Arm("sft"),
+            Arm("few demonstrations", "sft", {"tasks_per_step": 4}),
+        ),
+        common=ON_TINY,
+        budget="60-steps",
+        tests=(
+            Comparison("gain over the start", "sft", None, gain("eval/pass@1"), margin=0.2),
+            Comparison("number of demonstrations", "sft", "few demonstrations", AtBudget("eval/pass@1"), role="ablation"),
+        ),
+        preconditions=(room_to_learn("sft"),),
+    ),
 )
 class SFT(PolicyOptimization):
     """Differs from GRPO in where the tokens come from."""
