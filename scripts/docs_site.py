@@ -104,7 +104,10 @@ def api_pages() -> dict[str, str]:
     public = "\n\n".join(f"::: {module}.{name}" for module, names in package._HOMES.items() for name in names)
     pages = {"api/etude.md": f"# etude\n\nWhat `import etude` offers. Every name is loaded when it is first used.\n\n{public}\n"}
     for room in ROOMS:
-        pages[f"api/{room}.md"] = f"# etude.{room}\n\n::: etude.{room}\n    options:\n      show_root_heading: false\n      show_root_toc_entry: false\n"
+        # What etude.md describes is not described again: a name has one place that others link to.
+        known = "|".join(["_.*", *package._HOMES.get(f"etude.{room}", ())])
+        options = f"    options:\n      filters: ['!^({known})$']\n      show_root_heading: false\n      show_root_toc_entry: false\n"
+        pages[f"api/{room}.md"] = f"# etude.{room}\n\n::: etude.{room}\n{options}"
     return pages
 
 
