@@ -118,7 +118,7 @@ TABLES = {"null": null_table, "bootstrap": bootstrap_table, "pass-at-k": pass_at
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Measure what the statistics promise, on simulated seeds, and write the tables in docs/statistics.md.")
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"which to make: {', '.join(TABLES)}; all unless named")
     parser.add_argument("--trials", type=int, default=2000, help="simulated comparisons behind every number (the bootstrap: a quarter)")
     parser.add_argument("--seed", type=int, default=2027)
