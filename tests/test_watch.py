@@ -6,11 +6,13 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_method import Toy, ToyConfig, make_run
+from toy_method import Toy, ToyConfig, Watched, make_run
 
 from etude.checkpoints import Checkpoints
 from etude.driver import drive
@@ -20,26 +22,6 @@ from etude.run import Run, without_time
 from etude.summary import Summary
 from etude.types import Metrics
 from etude.watch import History, Watch, collapse_text
-
-
-class Watched(Toy):
-    """A toy whose accuracy rises for `sound` of its own steps and is then nothing, while its reward goes on rising. Going back makes it young again."""
-
-    def __init__(self, run: Run, sound: int = 4, every: int = 2) -> None:
-        super().__init__(ToyConfig(), run)
-        self.sound, self.every = sound, every
-
-    def setup(self) -> None:
-        super().setup()
-        self.watch = Watch(self.every, self.read)
-
-    def read(self) -> Reading:
-        self.run.ledger.generated_tokens += 10
-        self.run.ledger.rollouts += 1
-        age = len(self.history)
-        accuracy = 0.5 + 0.01 * age if age <= self.sound else 0.0
-        metrics = {"probe/accuracy": accuracy, "probe/proxy": 0.1 * age, "probe/hidden": math.nan}
-        return Reading(self.run.step, metrics, (accuracy,) * 8, (0.1 * age,) * 8, (("7", 0.1),))
 
 
 def watched(folder: Path, *, steps: int = 12, on_collapse: str = "warn", most: int = 2, **options: Any) -> tuple[Summary, Watched]:
@@ -198,6 +180,21 @@ def test_a_run_that_is_cut_around_a_rollback_goes_on_to_the_same_numbers(tmp_pat
     assert unharmed is not None
     assert summary.collapses == unharmed.collapses
     assert [c["action"] for c in summary.collapses] == ["rollback"] * 4
+
+
+def test_kill_9_at_any_file_operation_around_rollbacks_then_resume_equals_the_uninterrupted_run(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("toy_method.py")
+    done = subprocess.run([sys.executable, str(script), str(tmp_path), "29", "4", "watched"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["kills"] >= 1
+    first, *others = map(Path, said["folders"])
+    assert [action for _, action, _ in readings(first)].count("rollback") == 4
+    assert len(others) > 5
+    for folder in others:
+        assert recorded(folder) == recorded(first), folder.name
+        assert states(folder) == states(first), folder.name
+        assert not list(folder.glob(".*.tmp-*"))
 
 
 def test_a_request_to_stop_right_before_a_rollback_leaves_no_collapsed_state_behind(tmp_path: Path, whole: Path) -> None:

@@ -15,9 +15,11 @@ from typing import Any
 
 from etude.config import RunConfig
 from etude.driver import drive
+from etude.evals.collapse import Reading
 from etude.method import Method, MethodCard, State
 from etude.run import Run
 from etude.types import Metrics
+from etude.watch import Watch
 
 
 @dataclass
@@ -89,12 +91,39 @@ class Toy(Method):
             self.tensor = state.tensors["tensor"].clone()
 
 
+class Watched(Toy):
+    """A toy whose accuracy rises for `sound` of its own steps and is then nothing, while its reward goes on rising. Going back makes it young again."""
+
+    def __init__(self, run: Run, sound: int = 4, every: int = 2) -> None:
+        super().__init__(ToyConfig(), run)
+        self.sound, self.every = sound, every
+
+    def setup(self) -> None:
+        super().setup()
+        self.watch = Watch(self.every, self.read)
+
+    def read(self) -> Reading:
+        self.run.ledger.generated_tokens += 10
+        self.run.ledger.rollouts += 1
+        age = len(self.history)
+        accuracy = 0.5 + 0.01 * age if age <= self.sound else 0.0
+        metrics = {"probe/accuracy": accuracy, "probe/proxy": 0.1 * age, "probe/hidden": math.nan}
+        return Reading(self.run.step, metrics, (accuracy,) * 8, (0.1 * age,) * 8, (("7", 0.1),))
+
+
 def make_run(folder: Path, **options: Any) -> Run:
     settings = {"steps": 12, "evaluate_every": 3, "checkpoint_every": 4, "keep_last": 2, **options}
     return Run.create(RunConfig(out=folder, **settings), folder_name="toy")
 
 
 FILE_EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "fcntl.flock"}
+
+
+WATCHED = {"on_collapse": "rollback", "most_rollbacks": 9}
+
+
+def _method(run: Run) -> Method:
+    return Watched(run) if run.config.on_collapse != "warn" else Toy(ToyConfig(), run)
 
 
 def _drive_once(folder: Path, kill_at: int | None) -> int:
@@ -114,7 +143,7 @@ def _drive_once(folder: Path, kill_at: int | None) -> int:
         began = (folder / "metrics.jsonl").exists() or (folder / "checkpoints").exists()
         run = Run.open(folder)
         sys.addaudithook(audit)
-        drive(Toy(ToyConfig(), run), run, resume=began)
+        drive(_method(run), run, resume=began)
         os.write(writer, str(seen).encode())
         os._exit(0)
     os.close(writer)
@@ -128,24 +157,24 @@ def _drive_once(folder: Path, kill_at: int | None) -> int:
     return int(said)
 
 
-def crash_everywhere(root: Path, stride: int, seed: int) -> None:
+def crash_everywhere(root: Path, stride: int, seed: int, options: dict[str, Any]) -> None:
     """Drive one run unharmed; then one for every `stride`-th file operation, killed there and resumed; then one killed again and again.
 
     Prints the folders as JSON, the unharmed one first.
     """
     folders = [root / "whole"]
-    make_run(folders[0])
+    make_run(folders[0], **options)
     operations = _drive_once(folders[0], None)
     for kill_at in range(1, operations + 1, stride):
         folder = root / f"killed-at-{kill_at}"
-        make_run(folder)
+        make_run(folder, **options)
         if _drive_once(folder, kill_at) != -1:
             raise SystemExit(f"the run was not killed at operation {kill_at} of {operations}")
         _drive_once(folder, None)
         folders.append(folder)
     dice = random.Random(seed)
     folder = root / "killed-often"
-    make_run(folder)
+    make_run(folder, **options)
     kills = 0
     while _drive_once(folder, dice.randint(40, 120)) == -1:
         kills += 1
@@ -154,4 +183,4 @@ def crash_everywhere(root: Path, stride: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    crash_everywhere(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    crash_everywhere(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), WATCHED if "watched" in sys.argv[4:] else {})

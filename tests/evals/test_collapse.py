@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.config import CollapseLimits
@@ -82,6 +82,7 @@ def test_a_policy_that_lost_most_of_its_accuracy_is_lost_whatever_the_reward_did
     assert names(reading(0), reading(10, low)) == ["lost"]
     assert names(reading(0), reading(10, low), collapse_lost=0.39) == []
     assert names(reading(0), reading(10, low, proxy=[0.9] * 16)) == ["exploited", "lost"]
+    assert signs_of_collapse([reading(0), reading(10, low)], LIMITS)["lost"] == "20 % is left of an accuracy of 50 % at step 0"
 
 
 def test_few_tasks_cannot_tell_chance_from_change() -> None:
@@ -147,6 +148,7 @@ shares = st.one_of(st.floats(0, 1), st.just(math.nan))
 metrics = st.dictionaries(st.sampled_from(sorted(HEALTHY)), st.one_of(st.floats(0, 100), st.just(math.nan)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(metrics, st.lists(shares, min_size=9, max_size=9), st.lists(shares, min_size=9, max_size=9)), min_size=1, max_size=4))
 def test_any_history_is_judged_and_comes_back_from_its_file(rows: list[tuple[dict[str, float], list[float], list[float]]]) -> None:
     history = [Reading(i, m, tuple(a), tuple(p), (("x", 0.5),)) for i, (m, a, p) in enumerate(rows)]

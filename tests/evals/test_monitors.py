@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
@@ -71,6 +71,7 @@ def test_without_verdicts_there_is_nothing_to_say() -> None:
 pairs = st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=2, max_size=12)
 
 
+@settings(deadline=None)
 @given(pairs)
 def test_the_area_is_mann_and_whitneys_u_over_the_pairs(row: list[tuple[bool, int]]) -> None:
     right, wrong = [float(r) for c, r in row if c], [float(r) for c, r in row if not c]
@@ -81,6 +82,7 @@ def test_the_area_is_mann_and_whitneys_u_over_the_pairs(row: list[tuple[bool, in
     assert found["exploit/auc"] == pytest.approx(mannwhitneyu(right, wrong).statistic / (len(right) * len(wrong)))
 
 
+@settings(deadline=None)
 @given(st.lists(pairs, min_size=1, max_size=5))
 def test_what_the_reward_gains_is_bounded_by_what_exploration_leaves(rows: list[list[tuple[bool, int]]]) -> None:
     groups = [group(*(attempt(float(c), float(r)) for c, r in row)) for row in rows]

@@ -116,7 +116,7 @@ def _lost(history: Sequence[Reading], limits: CollapseLimits) -> str | None:
     best, now = most_accurate(history[:-1]), history[-1]
     if best is None or not _fell(best, now, limits) or _mean(now.accuracy) >= limits.collapse_lost * _mean(best.accuracy):
         return None
-    return _fall(best, now)
+    return f"{_percent(_mean(now.accuracy))} is left of an accuracy of {_percent(_mean(best.accuracy))} at step {best.step}"
 
 
 def _one_answer(history: Sequence[Reading], limits: CollapseLimits) -> str | None:
