@@ -116,7 +116,8 @@ def test_ctrl_c_lets_every_run_finish_its_step_and_the_next_call_goes_on() -> No
         sent = False
 
         def moved(self, run: ArmProgress) -> None:
-            if all(p.step == 2 for p in self.runs) and "stopping" not in self.heard:
+            if all(p.step == 2 for p in self.runs) and not self.sent:
+                self.sent = True
                 os.kill(os.getpid(), signal.SIGINT)
 
         def stopping(self) -> None:

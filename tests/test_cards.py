@@ -19,10 +19,13 @@ from etude.method import MethodCard, get_method, method_modules
 CARD = 'slug="mine", name="Mine", family="own", paper="", title="T", summary="S", config=int'
 MODULE = """
 from dataclasses import dataclass
+from etude.claim import Arm, Claim, Comparison
 from etude.config import PolicyOptimizationConfig
-from etude.method import Claim, Method, register
+from etude.evals.measures import Final
+from etude.method import Method, register
 {before}
-@register(slug="mine", name="Mine", family="own", paper="", title="T", summary={summary}, config=PolicyOptimizationConfig, claim=Claim("It works."))
+CLAIM = Claim("It works.", "It is seen to.", (Arm("mine"),), "2-steps", (Comparison("works", "mine", None, Final("eval/pass@1")),))
+@register(slug="mine", name="Mine", family="own", paper="", title="T", summary={summary}, config=PolicyOptimizationConfig, claim=CLAIM)
 class Mine(Method):
     pass
 """

@@ -67,7 +67,7 @@ def test_a_rollback_restores_the_accuracy_on_the_probe(tmp_path: Path) -> None:
     assert best is not None
     assert method.read_probe().accuracy == best.accuracy
     # New steps drew new random numbers: the second collapse is another one.
-    fallen = [line["accuracy"] for line in Run.open(tmp_path / "run").probe_log if line["signs"]]
+    fallen = [line["metrics"]["probe/entropy"] for line in Run.open(tmp_path / "run").probe_log if line["signs"]]
     assert len(fallen) == 2
     assert fallen[0] != fallen[1]
 

@@ -134,10 +134,10 @@ def adopt(cls: type[Method]) -> None:
 
 def is_installed(slug: str) -> bool:
     """Whether every process finds the method by its slug: it is built in, or an installed package offers it."""
-    return slug in {*_built_in(), *_from_entry_points()}
+    return slug in {*built_in_methods(), *_from_entry_points()}
 
 
-def _built_in() -> Mapping[str, str]:
+def built_in_methods() -> Mapping[str, str]:
     """slug -> module, from file names alone: no method is imported to list them."""
     import etude.methods as package
 
@@ -156,7 +156,7 @@ def _from_entry_points() -> Mapping[str, str]:
 
 def method_modules() -> dict[str, str]:
     """slug -> name of the module that registers it, for all methods that are built in or come with an installed package. Imports none of them."""
-    modules = {**_from_entry_points(), **_built_in()}
+    modules = {**_from_entry_points(), **built_in_methods()}
     return {slug: module.split(":")[0] for slug, module in modules.items()}
 
 
