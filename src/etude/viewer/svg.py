@@ -9,7 +9,7 @@ from etude.viewer.charts import SIDE, Chart, DrawnLine, draw
 COLOURS = ("#1c5fad", "#c4561a", "#14806a", "#7a4bb0", "#6b7480")
 """The report's colours on light ground; a page cannot say which ground it has, so the picture brings its own."""
 INK, SOFT, GRID, GROUND = "#17202a", "#566270", "#e9edf1", "#ffffff"
-LEFT, RIGHT, BOTTOM = 58, 18, 46
+LEFT, RIGHT, BOTTOM = 58, 34, 46
 LEGEND_ROW = 18
 
 
