@@ -14,6 +14,7 @@ from walk_method import registered_walk
 from etude import catalogue, doctor
 from etude.cards import listings
 from etude.catalogue import END, REPOSITORY, START, Entry, claim_state, entries, method_table, with_table
+from etude.claims_page import outdated_pages
 from etude.cli import main
 from etude.errors import InputError
 
@@ -26,6 +27,11 @@ def walk() -> Iterator[None]:
 
 def test_the_table_in_the_readme_is_up_to_date() -> None:
     assert catalogue.main(["--check"]) == 0
+
+
+def test_the_tables_of_claims_are_up_to_date() -> None:
+    """And every number in them has its file: they are generated from nothing else."""
+    assert outdated_pages() == []
 
 
 def test_writing_brings_a_page_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -223,10 +223,6 @@ def test_verdicts_that_chance_explains_are_marked() -> None:
     assert claims_page.verdict_text(results["a"], True) == "**supported**"
 
 
-def test_the_pages_of_the_source_tree_are_up_to_date() -> None:
-    assert claims_page.outdated_pages() == []
-
-
 def test_curves_are_thinned_with_their_ends() -> None:
     assert thinned(list(range(5)), 3) == [0, 2, 4]
     assert thinned([1.0, 2.0], 3) == [1.0, 2.0]
