@@ -50,7 +50,7 @@ WRONG_LENGTH_LATE = Attempts("length", where={"correct": 0.0}, part=(0.75, 1.0))
             Arm("grpo"),
             Arm("with division by length", "dr-grpo", {"aggregation": "seq_mean_token_mean"}),
         ),
-        common={**ON_TINY, "tasks": "countdown", "max_new_tokens": 64, "save_trajectories": 64},
+        common={**ON_TINY, "max_new_tokens": 64, "save_trajectories": 64},
         budget="300k-tokens",
         tests=(
             Comparison("length of wrong attempts", "dr-grpo", "grpo", WRONG_LENGTH_LATE, better="lower"),
@@ -66,6 +66,8 @@ WRONG_LENGTH_LATE = Attempts("length", where={"correct": 0.0}, part=(0.75, 1.0))
                 otherwise="nothing grows that could be kept from growing",
             ),
         ),
+        tried="The task set. On countdown all attempts are about equally long, and wrong ones had not grown after ten steps under GRPO (seed 0); on arithmetic wrong "
+        "attempts differ in length. The limit of 64 tokens, where 24 are usual, leaves room to grow.",
     ),
 )
 class DrGRPO(GRPO):
