@@ -61,7 +61,7 @@ def preference_pairs(group: Group, limit: int) -> list[list[Trajectory]]:
             Arm("preferred attempts only", "raft", {"keep_per_task": 4, "keep_distinct": False}),
         ),
         common=ON_TINY,
-        budget="300k-tokens",
+        budget="150k-tokens",
         tests=(
             Comparison("gain over the start", "dpo", None, gain("eval/pass@1"), margin=0.1),
             Comparison("over the preferred alone", "dpo", "preferred attempts only", AtBudget("eval/pass@1")),

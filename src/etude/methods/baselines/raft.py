@@ -50,7 +50,7 @@ class RAFTConfig(PolicyOptimizationConfig):
             Arm("all attempts", "raft", {"keep_above": -1.0}),
         ),
         common=ON_TINY,
-        budget="300k-tokens",
+        budget="150k-tokens",
         tests=(
             Comparison("gain over the start", "raft", None, gain("eval/pass@1"), margin=0.1),
             Comparison("the selection by reward", "raft", "all attempts", AtBudget("eval/pass@1"), role="ablation"),
