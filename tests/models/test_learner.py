@@ -299,7 +299,7 @@ class TestMemory:
         model = build("llama")
         learner = Learner(model, still(**options))
         inputs: list[int] = []
-        model.register_forward_pre_hook(lambda _m, _a, named: inputs.append(named["input_ids"].numel()), with_kwargs=True)
+        model.get_input_embeddings().register_forward_pre_hook(lambda _m, given: inputs.append(given[0].numel()))
         with counted_logits(model) as logits:
             learner.update(units, PolicyObjective(SURROGATE))
         return inputs, logits

@@ -23,6 +23,14 @@ from etude.models.kv_cache import SlotCache
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
 
+def is_llama_like(model: Any) -> bool:
+    """Whether a model says that it is of the shape above, with attention to everything before."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    return config.model_type in MODEL_TYPES and window is None and not kinds and getattr(config, "hidden_act", "") == "silu"
+
+
 class Projection:
     """Several linear layers on the same input as one: [.., in] to their outputs side by side.
 
@@ -38,10 +46,14 @@ class Projection:
     def __call__(self, x: Tensor) -> Tensor:
         if not self.plain:
             return torch.cat([layer(x) for layer in self.layers], dim=-1)
+        return linear(x, *self.joint())
+
+    def joint(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of all layers end to end, without gradients; only where all are plain."""
         if self._weight is None or self._moved():
             self._join()
         assert self._weight is not None
-        return linear(x, self._weight, self._bias)
+        return self._weight, self._bias
 
     def _moved(self) -> bool:
         """True when a parameter was given other memory since, as `model.to` and loading may do."""
@@ -61,7 +73,14 @@ class Projection:
 
 
 def joined(parameters: Sequence[torch.nn.Parameter]) -> Tensor:
-    """The parameters' values end to end along the first axis; each parameter becomes a view of its part."""
+    """The parameters' values end to end along the first axis; each parameter becomes a view of its part. Those that lie so already stay where they are."""
+    first, rows = parameters[0].data, sum(len(p) for p in parameters)
+    ends = [first.data_ptr()]
+    for p in parameters:
+        ends.append(ends[-1] + p.numel() * p.element_size())
+    room = (first.untyped_storage().data_ptr() + first.untyped_storage().nbytes()) >= ends[-1]
+    if room and [p.data_ptr() for p in parameters] == ends[:-1] and all(p.is_contiguous() for p in parameters):
+        return first.as_strided((rows, *first.shape[1:]), first.stride())
     block = torch.cat([p.data for p in parameters])
     at = 0
     for p in parameters:
@@ -91,10 +110,7 @@ class LeanDecoder:
     @classmethod
     def of(cls, model: Any) -> LeanDecoder | None:
         """A decoder for the model, or None where it is not of a kind that this one knows."""
-        config = model.config.get_text_config()
-        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-        kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-        if config.model_type not in MODEL_TYPES or window is not None or kinds or getattr(config, "hidden_act", "") != "silu":
+        if not is_llama_like(model):
             return None
         try:
             decoder = cls(model)

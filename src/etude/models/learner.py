@@ -19,6 +19,7 @@ from etude.config import LearnerConfig
 from etude.errors import NonFiniteError
 from etude.models.attention import AttentionPlan
 from etude.models.block_attention import no_mask, takes_blocks
+from etude.models.lean_forward import LeanForward
 from etude.models.output_head import logits_at, token_logprobs
 from etude.models.packing import PackedBatch, micro_batches, pack_flat, pack_rows
 from etude.models.precision import OptimisedWeights
@@ -52,6 +53,8 @@ class Learner:
         self.device = next(model.parameters()).device
         self._text = model.config.get_text_config()
         self._reference: Any = None
+        self._reference_lean: LeanForward | None = None
+        self._lean = self._shorter_forward(model)
         self.weights = OptimisedWeights({name: p for name, p in model.named_parameters() if p.requires_grad})
         self.lr = config.lr if config.lr is not None else default_lr
         self.optimizer = torch.optim.AdamW(list(self.weights.by_name.values()), lr=self.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
@@ -230,6 +233,7 @@ class Learner:
         """Keep the weights as they are now as the reference policy. With an adapter nothing is copied: the reference is the model without it."""
         if not self._has_adapter and self._reference is None:
             self._reference = copy.deepcopy(self.model).requires_grad_(False).eval()
+            self._reference_lean = self._shorter_forward(self._reference)
 
     @property
     def _has_adapter(self) -> bool:
@@ -244,6 +248,10 @@ class Learner:
 
     def _logits(self, model: Any, packed: PackedBatch) -> Tensor:
         """Logits [N, V] at the positions that predict trained tokens, over the temperature."""
+        lean = self._lean if model is self.model else self._reference_lean
+        if lean is not None and packed.blocks is not None:
+            logits = lean(packed.inputs, packed.positions, packed.blocks, packed.columns)
+            return logits if self.temperature == 1.0 else logits / self.temperature
         mask: Any = packed.seen
         extra: dict[str, Any] = {}
         if packed.blocks is not None:
@@ -252,6 +260,9 @@ class Learner:
         with logits_at(model, packed.rows, packed.columns):
             logits = model(input_ids=packed.inputs, attention_mask=mask, position_ids=packed.positions, use_cache=False, **extra).logits[0].float()
         return logits if self.temperature == 1.0 else logits / self.temperature
+
+    def _shorter_forward(self, model: Any) -> LeanForward | None:
+        return LeanForward.of(model) if self.flat and not self.config.gradient_checkpointing else None
 
     # Saving
 
