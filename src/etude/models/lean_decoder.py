@@ -160,9 +160,9 @@ class LeanDecoder:
                 scores += bias
             weights = scores.softmax(-1, dtype=torch.float32).to(x.dtype).view(count * k_heads, per_key, -1)
             out = torch.bmm(weights, values.flatten(0, 1)).view(count, q_heads * width)
-            x = _plus(x, attention.o_proj, out)
+            x = residual(x, attention.o_proj, out)
             gate, up = self.gate_up[number](_normed(layer.post_attention_layernorm, x)).chunk(2, dim=-1)
-            x = _plus(x, mlp.down_proj, silu(gate).mul_(up))
+            x = residual(x, mlp.down_proj, silu(gate).mul_(up))
         return self.head(_normed(self.norm, x))
 
 
@@ -174,7 +174,7 @@ def _normed(norm: Any, x: Tensor) -> Tensor:
     return (x * size.square_().div_(x.shape[-1]).add_(norm.variance_epsilon).rsqrt_()).mul_(norm.weight)
 
 
-def _plus(x: Tensor, layer: Any, y: Tensor) -> Tensor:
+def residual(x: Tensor, layer: Any, y: Tensor) -> Tensor:
     """x + layer(y), in one operation where the layer is a plain one without bias."""
     if type(layer) is torch.nn.Linear and layer.bias is None:
         return torch.addmm(x, y, layer.weight.t())

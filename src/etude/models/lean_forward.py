@@ -14,7 +14,7 @@ from torch import Tensor
 
 from etude.models.block_attention import BlockPlan, alike, attention, no_mask
 from etude.models.fused_layers import gated_unit, joined_linear, rms_norm, rotated
-from etude.models.lean_decoder import Projection, is_llama_like
+from etude.models.lean_decoder import Projection, is_llama_like, residual
 
 
 class LeanForward:
@@ -81,7 +81,7 @@ class LeanForward:
         q, k = rotated(qk, cos, sin).split([queries, values], dim=1)
         q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))
         out = attention(module, q, k, v, None, scaling=module.scaling, blocks=blocks)[0][0].flatten(1)
-        return _plus(x, module.o_proj, out)
+        return residual(x, module.o_proj, out)
 
     def _transformed(self, number: int, layer: Any, x: Tensor) -> Tensor:
         module, projection = layer.mlp, self.gate_up[number]
@@ -96,10 +96,3 @@ class LeanForward:
 
 def _normed(norm: Any, x: Tensor) -> Tensor:
     return rms_norm(x.reshape(-1, x.shape[-1]), norm.weight, norm.variance_epsilon).view(x.shape)
-
-
-def _plus(x: Tensor, layer: Any, y: Tensor) -> Tensor:
-    """x + layer(y), in one operation where the layer is a plain one without bias."""
-    if type(layer) is torch.nn.Linear and layer.bias is None:
-        return torch.addmm(x, y, layer.weight.t())
-    return x + layer(y)
