@@ -28,7 +28,7 @@ from etude.models.learner import Learner
 from etude.models.sampling import SamplingParams
 from etude.objectives import Objective
 from etude.rewards import check_reward, judge
-from etude.rollouts import group_rollouts
+from etude.rollouts import EpisodeRequest, group_rollouts, run_episodes
 from etude.tasks.base import TaskSet
 from etude.tasks.loading import load_tasks
 from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
@@ -175,10 +175,18 @@ class PolicyOptimization(Method):
             self.task_set,
             self.params,
             group_size=self.config.group_size,
-            stream=lambda task, place, sample: self.run.stream(self.run.step, round_, place, task.id, sample),
+            stream=lambda task, place, sample: self.stream(task, place, sample, round_),
             max_turns=self.max_turns,
             ledger=self.run.ledger,
         )
+
+    def stream(self, task: Task, place: int, sample: int, round_: int = 0) -> int:
+        """The key of the random numbers of attempt `sample` at the step's task number `place`."""
+        return self.run.stream(self.run.step, round_, place, task.id, sample)
+
+    def attempt(self, requests: Sequence[EpisodeRequest]) -> list[Trajectory]:
+        """One trajectory for each request, in their order, not judged: for methods that say themselves how often and under which prompt a task is tried."""
+        return run_episodes(self.policy, requests, self.task_set, self.params, max_turns=self.max_turns, ledger=self.run.ledger)
 
     def judge(self, groups: Sequence[Group]) -> None:
         """Fill in every trajectory's rewards."""

@@ -265,3 +265,14 @@ def test_weights_that_are_no_numbers_are_found_in_the_first_rollout(value: float
     with pytest.raises(NonFiniteError, match="not finite"):
         run(policy, tasks)
     assert policy.sampler.pending == 0
+
+
+def test_an_attempt_can_be_made_under_another_prompt(policy: LanguageModel) -> None:
+    tasks = Talks(0)
+    task = tasks.train_task(0, 1)
+    hint = (Message("user", "compute 1 + 1 as in 2 + 2"),)
+    wanted = [EpisodeRequest(task, 0, 7), EpisodeRequest(task, 1, 7, hint), EpisodeRequest(task, 2, 7)]
+    (plain, hinted, again), _ = run(policy, tasks, wanted)
+    assert plain.prompt == again.prompt == policy.render(task.messages)
+    assert hinted.prompt == policy.render(hint)
+    assert (plain.tokens, plain.task) == (again.tokens, hinted.task)
