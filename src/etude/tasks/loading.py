@@ -15,7 +15,10 @@ from etude.errors import InputError, nearest
 from etude.tasks.base import TaskSet
 from etude.tasks.user_code import describe, load_object, where
 
-KINDS = "a built-in family (arithmetic, or arithmetic:terms=4 for harder tasks), a JSONL file (or train.jsonl,test.jsonl), gym:NAME for a reasoning-gym data set, or file.py:Class for a TaskSet of your own"
+KINDS = (
+    "a built-in family (arithmetic, or arithmetic:terms=4 for harder tasks), a JSONL file (or train.jsonl,test.jsonl), gym:NAME for a reasoning-gym data set, "
+    "or file.py:Class for a TaskSet of your own"
+)
 
 
 def load_tasks(
@@ -26,7 +29,8 @@ def load_tasks(
 ) -> TaskSet:
     """The task set that a specification names, judged by a reward function and practised in an environment of the user's own where given.
 
-    tasks: a built-in family (`NAME:option=value,option=value` for another difficulty), one JSONL file or two joined by a comma (training, held out), `gym:NAME`, or `file.py:Class`.
+    tasks: a built-in family (`NAME:option=value,option=value` for another difficulty), one JSONL file or two joined by a comma (training, held out), `gym:NAME`,
+    or `file.py:Class`.
     reward: `file.py:function`. env: `file.py:Class`. seed: the run's, for an environment whose constructor takes one; the held-out split does not depend on it.
     From Python, the things themselves will do as well: a TaskSet or a list of what the lines of a JSONL file hold, a function, a class.
     Raises InputError for whatever cannot be used, before anything is computed.
