@@ -220,6 +220,26 @@ def test_xrpo_takes_the_ratio_of_answers(tmp_path: Path) -> None:
     assert ready("xrpo", tmp_path, importance_ratio="answer").criterion.ratio is sequence_ratio
 
 
+def test_a_task_that_stays_unsolved_is_given_up_until_it_is_solved(tmp_path: Path) -> None:
+    settings = {"group_size": 8, "give_up_after": 2, "seeding": False}
+    method = ready("xrpo", tmp_path, Known(), **settings)
+    right, wrong = (method.task_set.train_task(0, i) for i in (0, 1))
+    sizes = []
+    for _ in range(3):
+        groups = method.collect([right, wrong])
+        method.remember(groups)
+        sizes.append(len(groups[1]))
+    # The rest goes to the other task, so that the total stays.
+    assert (sizes, len(groups[0])) == ([8, 8, 4], 12)
+    again = ready("xrpo", tmp_path, Known(), **settings)
+    again.load_state(method.state())
+    assert [len(g) for g in again.collect([right, wrong])] == [12, 4]
+    never = ready("xrpo", tmp_path, Known(), group_size=8, seeding=False)
+    for _ in range(3):
+        never.remember(never.collect([right, wrong]))
+    assert [len(g) for g in never.collect([right, wrong])] == [8, 8]
+
+
 def test_examples_are_saved_as_plain_values(tmp_path: Path) -> None:
     method = ready("xrpo", tmp_path, Shown())
     method.collect(method.curriculum.next(3))

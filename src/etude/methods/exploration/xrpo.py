@@ -23,8 +23,10 @@ import torch
 from annotated_types import Gt, Lt
 
 from etude.advantages import group_normalised, sharpened_by_novelty
+from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition, room_to_learn
 from etude.config import AtLeastOne, Count, NonNegative, Share
 from etude.errors import InputError
+from etude.evals.measures import Area, Average
 from etude.memory.exemplars import ExemplarStore, fitting_examples
 from etude.method import State, register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
@@ -55,6 +57,8 @@ class XRPOConfig(GRPOConfig):
     """Weight of the bonus for tasks with few rollouts: 0 leaves tasks without spread alone, 0.3 is nearly uniform."""
     confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
     """Level of the interval whose narrowing is what a rollout promises."""
+    give_up_after: Count = 0
+    """Steps in which a task stayed unsolved after which it gets the first round's rollouts only (0: never)."""
     seeding: bool = True
     """Show solved examples at further attempts of a task that was never solved."""
     examples: AtLeastOne = 2
@@ -94,6 +98,35 @@ class XRPOConfig(GRPOConfig):
     summary="rollouts go where rewards are uncertain, unsolved tasks see solved examples, unusual right answers earn more",
     rollouts="adaptive",
     config=XRPOConfig,
+    claim=Claim(
+        statement="Giving rollouts to tasks whose rewards are uncertain, showing solved examples to tasks that are never solved, and crediting unusual right answers more "
+        "lets the same number of rollouts go further than under GRPO.",
+        expectation="On a task set of which a quarter or more is never solved in eight attempts, with the same number of generated tokens, allocation and sharpening "
+        "together keep held-out pass@1 above GRPO's over the budget. The embedded model cannot read examples, so that seeding is left out, and brought back in an "
+        "arm of its own.",
+        arms=(
+            Arm("xrpo", settings={"seeding": False}),
+            Arm("grpo"),
+            Arm("without allocation", "xrpo", {"seeding": False, "adaptive": False}),
+            Arm("without sharpening", "xrpo", {"seeding": False, "sharpening": False}),
+            Arm("with seeding", "xrpo"),
+        ),
+        common={**ON_TINY, "tasks": "lists:steps=3", "group_size": 8},
+        budget="60k-tokens",
+        tests=(
+            Comparison("accuracy over the budget", "xrpo", "grpo", Area("eval/pass@1")),
+            Comparison("allocation", "xrpo", "without allocation", Area("eval/pass@1"), role="ablation"),
+            Comparison("sharpening", "xrpo", "without sharpening", Area("eval/pass@1"), role="ablation"),
+            Comparison("seeding, for a model that cannot read examples", "with seeding", "xrpo", Area("eval/pass@1"), role="ablation"),
+        ),
+        preconditions=(
+            Precondition(
+                "some groups have no spread", "grpo", Average("signal/groups_with_spread"), at_most=0.8, otherwise="every rollout tells something as it is"
+            ),
+            room_to_learn("grpo"),
+        ),
+        tried="TRIED",
+    ),
 )
 class XRPO(GRPO):
     """Differs from GRPO in how rollouts are given out and prompted, and in the advantage."""
@@ -127,6 +160,7 @@ class XRPO(GRPO):
             token_limit=config.example_tokens,
             forbidden=frozenset(map(prompt_key, withheld)),
         )
+        self.failures: dict[str, int] = {}
         self.rounds: Metrics = {}
 
     # Rollouts
@@ -164,16 +198,34 @@ class XRPO(GRPO):
         if not self.phases_left or not self.left:
             return None
         budget = math.ceil(self.left / self.phases_left)
-        counts = [len(group) for group in groups]
+        places = [place for place, group in enumerate(groups) if not self.is_given_up(group)]
+        counts = [len(groups[place]) for place in places]
         if config.adaptive:
-            given = greedy_allocation(
-                counts, [deviation(group) for group in groups], budget, most=self.most, exploration=config.exploration, confidence=config.confidence
-            )
+            deviations = [deviation(groups[place]) for place in places]
+            given = greedy_allocation(counts, deviations, budget, most=self.most, exploration=config.exploration, confidence=config.confidence)
         else:
             given = even_allocation(counts, budget, most=self.most)
         self.phases_left -= 1
         self.left -= sum(given)
-        return given
+        further = [0] * len(groups)
+        for place, more in zip(places, given, strict=True):
+            further[place] = more
+        return further
+
+    def is_given_up(self, group: Group) -> bool:
+        """Whether a task has been tried in vain often enough, and has not been solved in this step either."""
+        limit = self.config.give_up_after
+        return limit > 0 and self.failures.get(prompt_key(group.trajectories[0].task), 0) >= limit and not any(map(self.is_solved, group.trajectories))
+
+    def remember(self, groups: Sequence[Group]) -> None:
+        super().remember(groups)
+        if self.config.give_up_after:
+            for group in groups:
+                key = prompt_key(group.trajectories[0].task)
+                if any(map(self.is_solved, group.trajectories)):
+                    self.failures.pop(key, None)
+                else:
+                    self.failures[key] = self.failures.get(key, 0) + 1
 
     def is_solved(self, trajectory: Trajectory) -> bool:
         return trajectory.correct >= self.config.solved_at
@@ -251,11 +303,13 @@ class XRPO(GRPO):
     def state(self) -> State:
         state = super().state()
         state.plain["exemplars"] = self.exemplars.state()
+        state.plain["failures"] = dict(self.failures)
         return state
 
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.exemplars.load_state(state.plain["exemplars"])
+        self.failures = {str(key): int(count) for key, count in state.plain["failures"].items()}
 
 
 def deviation(group: Group) -> float:
