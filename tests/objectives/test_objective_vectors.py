@@ -82,7 +82,7 @@ def batch(
 
 @pytest.mark.parametrize(
     ("aggregation", "expected"),
-    [("token_mean", 10 / 6), ("seq_mean_token_mean", 1.5), ("seq_mean_token_sum", 5.0), ("dr_grpo", 0.5)],
+    [("token_mean", 10 / 6), ("seq_mean_token_mean", 1.5), ("seq_mean_token_sum", 5.0), ("dr_grpo", 0.5), ("constant", 1.0)],
 )
 def test_aggregation_of_losses_1_and_2_over_lengths_2_and_4(aggregation: Aggregation, expected: float) -> None:
     weights = token_weights(tensor(2, 4), aggregation, 10)
@@ -94,7 +94,7 @@ def test_aggregation_of_losses_1_and_2_over_lengths_2_and_4(aggregation: Aggrega
     assert [float(v) for v in statistics["nll"]] == [10.0, 6.0]
 
 
-@pytest.mark.parametrize("aggregation", ["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "dr_grpo"])
+@pytest.mark.parametrize("aggregation", ["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "dr_grpo", "constant"])
 def test_trajectories_without_trained_tokens_count_nowhere(aggregation: Aggregation) -> None:
     with_empty = token_weights(tensor(2, 0, 4), aggregation, 10).tolist()
     without = token_weights(tensor(2, 4), aggregation, 10).tolist()
@@ -102,9 +102,10 @@ def test_trajectories_without_trained_tokens_count_nowhere(aggregation: Aggregat
     assert token_weights(tensor(0, 0), aggregation, 10).tolist() == [0.0, 0.0]
 
 
-def test_dr_grpo_needs_its_constant() -> None:
-    with pytest.raises(ValueError, match="normal_length"):
-        token_weights(tensor(2, 4), "dr_grpo")
+@pytest.mark.parametrize("aggregation", ["dr_grpo", "constant"])
+def test_a_constant_has_to_be_given(aggregation: Aggregation) -> None:
+    with pytest.raises(ValueError, match=f"the {aggregation} aggregation needs a normal_length"):
+        token_weights(tensor(2, 4), aggregation)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from etude.errors import InputError
 from etude.tasks.builtin import builtin_task_sets
+from etude.tasks.builtin.arithmetic import Arithmetic
 from etude.tasks.jsonl import JsonlTaskSet
 from etude.tasks.loading import load_tasks
 
@@ -19,6 +20,13 @@ def test_built_in_families_are_found_by_name(name):
     tasks = load_tasks(name)
     assert tasks.name == name
     assert tasks.train_task(0, 0).prompt
+
+
+def test_a_family_can_be_made_harder():
+    harder = load_tasks("arithmetic:terms=4,high=99,limit=999")
+    assert isinstance(harder, Arithmetic)
+    assert (harder.name, harder.terms, harder.high, harder.limit) == ("arithmetic", 4, 99, 999)
+    assert all(sum(c in "+-*" for c in harder.train_task(0, i).prompt) == 3 for i in range(5))
 
 
 def test_one_file_two_files_and_a_name_with_a_comma(tmp_path):
@@ -37,6 +45,10 @@ def test_one_file_two_files_and_a_name_with_a_comma(tmp_path):
     ("spec", "told"),
     [
         ("aritmetic", r"no task set 'aritmetic'\. Did you mean arithmetic\? Built in: arithmetic, "),
+        ("arithmetic:terms", "'terms' is no setting; expected option=value"),
+        ("arithmetic:colour=3", "can't be made: .*colour"),
+        ("arithmetic:terms=many", "can't be made: "),
+        ("arithmetic:terms=1", "terms is 1; expected at least 2"),
         ("zzz", "Built in: .*file.py:Class"),
         ("absent.jsonl", r"no task file absent\.jsonl; relative paths start at "),
         ("a.jsonl,b.jsonl,c.jsonl", "names 3 files"),

@@ -2,6 +2,7 @@
 
 from etude.advantages.assign import assign_by_group, assign_tokens, whiten_tokens, whiten_trajectories
 from etude.advantages.group import batch_normalised, centred, group_normalised, leave_one_out
+from etude.advantages.novelty import sharpened_by_novelty
 from etude.advantages.whitening import returns_to_go, rewards_with_kl, whiten
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "leave_one_out",
     "returns_to_go",
     "rewards_with_kl",
+    "sharpened_by_novelty",
     "whiten",
     "whiten_tokens",
     "whiten_trajectories",

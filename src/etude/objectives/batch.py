@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-Aggregation = Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "dr_grpo"]
+Aggregation = Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "dr_grpo", "constant"]
 Statistics = dict[str, tuple[Tensor, Tensor]]
 """Name -> (sum, count), both scalars: the learner adds them up over micro-batches and divides once."""
 
@@ -44,7 +44,7 @@ class Objective(Protocol):
 
     @property
     def normal_length(self) -> int:
-        """The constant L_max of the `dr_grpo` aggregation; unused by others."""
+        """The constant L_max of the `dr_grpo` aggregation, or the whole constant of `constant`; unused by others."""
         ...
 
     @property
@@ -73,7 +73,8 @@ def token_weights(lengths_B: Tensor, aggregation: Aggregation, normal_length: in
 
     lengths_B: trained tokens of each trajectory of the whole optimiser batch.
     token_mean: 1 / all tokens (DAPO, arXiv:2503.14476, eq. 12). seq_mean_token_mean: 1 / (B L_i) (GRPO). seq_mean_token_sum: 1 / B.
-    dr_grpo: 1 / (B L_max) with a constant L_max (Dr. GRPO, arXiv:2503.20783). Trajectories without trained tokens count nowhere.
+    dr_grpo: 1 / (B L_max) with a constant L_max (Dr. GRPO, arXiv:2503.20783). constant: 1 / L, so that a batch of more trajectories has a larger loss (DARS,
+    arXiv:2508.13755). Trajectories without trained tokens count nowhere.
     """
     counted = (lengths_B > 0).to(torch.float64)
     trajectories = counted.sum().clamp_min(1)
@@ -84,7 +85,9 @@ def token_weights(lengths_B: Tensor, aggregation: Aggregation, normal_length: in
     if aggregation == "seq_mean_token_sum":
         return counted / trajectories
     if normal_length < 1:
-        raise ValueError("the dr_grpo aggregation needs a normal_length of at least 1")
+        raise ValueError(f"the {aggregation} aggregation needs a normal_length of at least 1")
+    if aggregation == "constant":
+        return counted / normal_length
     return counted / (trajectories * normal_length)
 
 
