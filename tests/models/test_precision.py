@@ -15,8 +15,9 @@ from torch import nn
 
 import etude
 from etude.config import LearnerConfig
+from etude.errors import NonFiniteError
 from etude.models.learner import Learner
-from etude.models.precision import OptimisedWeights
+from etude.models.precision import LossScale, OptimisedWeights
 from etude.objectives import SupervisedObjective
 from etude.run import Run, without_time
 from etude.types import Message, Segment, Task, Trajectory
@@ -109,6 +110,85 @@ def test_rounded_weights_move_as_full_ones_do(dtype: torch.dtype, lr: float) -> 
     # What the model computes with is the rounding of that.
     assert all(torch.equal(own, half.weights.copies[name].to(dtype)) for name, own in half.model.named_parameters())
     assert all(v.dtype == torch.float32 for state in half.optimizer.state.values() for v in state.values())
+
+
+def test_gradients_too_small_for_float16_are_not_lost() -> None:
+    # A loss of a millionth has gradients of which most are below 6e-8, the least that float16 has.
+    def gradient(dtype: torch.dtype) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+        trained = learner(rounded_llama().to(dtype), grad_clip=0.0)
+        trained.optimizer.register_step_pre_hook(
+            lambda *_: seen.append(torch.cat([p.grad.flatten() for p in trained.weights.by_name.values() if p.grad is not None]))
+        )
+        trained.update(UNITS, Small())
+        return seen[0]
+
+    full, half = gradient(torch.float32), gradient(torch.float16)
+    tiny = (full != 0) & (full.abs() < 6e-8 / 4)
+    assert float(tiny.float().mean()) > 0.2
+    assert float((half[tiny] != 0).float().mean()) > 0.95
+    assert float(torch.nn.functional.cosine_similarity(full, half, dim=0)) > 0.98
+
+
+class Small(SupervisedObjective):
+    """Imitation, a millionth of it."""
+
+    def __call__(self, batch: Any) -> Any:
+        loss, statistics = super().__call__(batch)
+        return loss * 1e-6, statistics
+
+
+class Large(SupervisedObjective):
+    def __call__(self, batch: Any) -> Any:
+        loss, statistics = super().__call__(batch)
+        return loss * 100.0, statistics
+
+
+def test_a_gradient_that_overflows_is_computed_again_at_a_smaller_scale() -> None:
+    trained = learner(rounded_llama().half())
+    metrics = trained.update(UNITS, Large())
+    assert metrics["loss/scale"] == trained.loss_scale.value < LossScale.START
+    full = learner(rounded_llama())
+    assert metrics["loss/grad_norm"] == pytest.approx(full.update(UNITS, Large())["loss/grad_norm"], rel=0.05)
+    plain, tensors = trained.state()
+    resumed = learner(copy.deepcopy(trained.model))
+    resumed.load_state(json.loads(json.dumps(plain)), tensors)
+    assert resumed.loss_scale == trained.loss_scale
+
+
+def test_a_gradient_that_is_never_finite_stops_the_update() -> None:
+    class Endless(SupervisedObjective):
+        def __call__(self, batch: Any) -> Any:
+            loss, statistics = super().__call__(batch)
+            # The square root of 0 has the value 0 and an infinite slope.
+            return loss + (loss - loss.detach()).clamp_min(0).sqrt(), statistics
+
+    trained = learner(rounded_llama().half())
+    before = [p.detach().clone() for p in trained.model.parameters()]
+    with pytest.raises(NonFiniteError, match="gradient norm"):
+        trained.update(UNITS, Endless())
+    assert all(torch.equal(a, b) for a, b in zip(before, trained.model.parameters(), strict=True))
+
+
+def test_the_loss_scale_falls_at_once_and_rises_slowly() -> None:
+    scale = LossScale.of({torch.float16, torch.float32})
+    assert (scale.value, LossScale.of({torch.bfloat16}).value) == (65536.0, 1.0)
+    scale.overflowed()
+    assert scale.value == 32768.0
+    for _ in range(1999):
+        scale.stepped()
+    assert scale.value == 32768.0
+    scale.stepped()
+    assert (scale.value, scale.good_steps) == (65536.0, 0)
+    for _ in range(2000):
+        scale.stepped()
+    assert scale.value == LossScale.START
+    for _ in range(16):
+        scale.overflowed()
+    assert (scale.value, scale.active) == (1.0, False)
+    for _ in range(2000):
+        scale.stepped()
+    assert scale.value == 2.0
 
 
 def test_many_micro_batches_of_rounded_weights_add_up_to_their_mean() -> None:

@@ -22,7 +22,7 @@ from etude.models.block_attention import no_mask, takes_blocks
 from etude.models.lean_forward import LeanForward
 from etude.models.output_head import logits_at, token_logprobs
 from etude.models.packing import PackedBatch, micro_batches, pack_flat, pack_rows
-from etude.models.precision import OptimisedWeights
+from etude.models.precision import LossScale, OptimisedWeights
 from etude.models.schedule import check_schedule, rate_factor
 from etude.models.trainable import check_trainable
 from etude.objectives import Objective, TokenBatch, token_weights
@@ -56,6 +56,7 @@ class Learner:
         self._reference_lean: LeanForward | None = None
         self._lean = self._shorter_forward(model)
         self.weights = OptimisedWeights({name: p for name, p in model.named_parameters() if p.requires_grad})
+        self.loss_scale = LossScale.of({p.dtype for p in model.parameters()})
         self.lr = config.lr if config.lr is not None else default_lr
         self.optimizer = torch.optim.AdamW(list(self.weights.by_name.values()), lr=self.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
         self.total_steps = total_steps
@@ -116,6 +117,27 @@ class Learner:
         weights = token_weights(lengths, objective.aggregation, objective.normal_length)
         skips_silent = objective.silent_without_advantage and not objective.whole_units
         wanted = [i for i, t in enumerate(trajectories) if t.trained_length and not (skips_silent and _silent(t))]
+        while True:
+            metrics = self._gradient(trajectories, wanted, unit_of, len(units), weights, objective, old, reference)
+            metrics["lr"] = self.optimizer.param_groups[0]["lr"]
+            if not wanted:
+                return metrics
+            norm = self._step()
+            if norm is not None:
+                return metrics | {"grad_norm": norm} | ({"scale": self.loss_scale.value} if self.loss_scale.active else {})
+
+    def _gradient(
+        self,
+        trajectories: Sequence[Trajectory],
+        wanted: Sequence[int],
+        unit_of: Sequence[int],
+        units: int,
+        weights: Tensor,
+        objective: Objective,
+        old: dict[int, list[float]],
+        reference: dict[int, list[float]],
+    ) -> Metrics:
+        """Accumulate the gradient of the whole mini-batch, times the loss scale."""
         sums: dict[str, tuple[float, float]] = {}
         loss = 0.0
         if self.config.gradient_checkpointing:
@@ -124,11 +146,11 @@ class Learner:
         try:
             for members in self._micro_batches(trajectories, wanted, unit_of if objective.whole_units else None):
                 packed = self._pack(trajectories, members)
-                batch = self._token_batch(packed, trajectories, weights, unit_of, len(units), objective, old, reference)
+                batch = self._token_batch(packed, trajectories, weights, unit_of, units, objective, old, reference)
                 part, statistics = objective(batch)
                 if not bool(torch.isfinite(part)):
                     raise NonFiniteError(f"the loss is {part.item()} on trajectories of task {trajectories[packed.members[0]].task.id!r} and others")
-                part.backward()
+                (part * self.loss_scale.value if self.loss_scale.active else part).backward()
                 self.weights.gather()
                 loss += part.item()
                 for name, (total, count) in statistics.items():
@@ -136,19 +158,20 @@ class Learner:
                     sums[name] = (have[0] + float(total), have[1] + float(count))
         finally:
             self.model.eval()
-        metrics: Metrics = {name: total / count for name, (total, count) in sums.items() if count > 0}
-        metrics["total"] = loss
-        metrics["lr"] = self.optimizer.param_groups[0]["lr"]
-        if wanted:
-            metrics["grad_norm"] = self._step()
-        return metrics
+        return {name: total / count for name, (total, count) in sums.items() if count > 0} | {"total": loss}
 
-    def _step(self) -> float:
+    def _step(self) -> float | None:
+        """Clip and step; returns the gradient's norm, or None where it overflowed and is to be computed again at a smaller loss scale."""
+        self.weights.unscale(self.loss_scale.value)
         norm = torch.nn.utils.clip_grad_norm_(list(self.weights.by_name.values()), self.config.grad_clip or math.inf)
         if not bool(torch.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
+            if self.loss_scale.active:
+                self.loss_scale.overflowed()
+                return None
             raise NonFiniteError(f"the gradient norm is {norm.item()}")
         self.optimizer.step()
+        self.loss_scale.stepped()
         self.weights.write_back()
         self.optimizer.zero_grad(set_to_none=True)
         return float(norm)
@@ -272,11 +295,13 @@ class Learner:
         for name, parameter in self.weights.by_name.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}.{name}"] = torch.as_tensor(value).clone()
-        return {"steps": self.steps}, tensors
+        return {"steps": self.steps, "loss_scale": [self.loss_scale.value, self.loss_scale.good_steps]}, tensors
 
     def load_state(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Go back to a saved state, exactly. The model's weights have to be those that it was saved with."""
         self.steps = int(plain["steps"])
+        # Checkpoints of before there was a scale say nothing of it.
+        self.loss_scale.value, self.loss_scale.good_steps = plain.get("loss_scale", (self.loss_scale.value, 0))
         self.weights.load_state({name.removeprefix("master."): value for name, value in tensors.items() if name.startswith("master.")})
         state: dict[int, dict[str, Tensor]] = {}
         for number, name in enumerate(self.weights.by_name):
