@@ -527,6 +527,47 @@ class TestReference:
         assert all(torch.equal(kept[n], p) for n, p in frozen.items())
         assert learner._reference is None
 
+    @pytest.mark.parametrize("adapter", [False, True])
+    def test_that_is_reset_is_the_policy_of_that_moment_and_comes_back_from_a_checkpoint(self, adapter: bool) -> None:
+        def policy() -> Any:
+            if not adapter:
+                return build("llama")
+            peft = pytest.importorskip("peft")
+            torch.manual_seed(0)
+            return peft.get_peft_model(build("llama"), peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"))
+
+        objective, trajectories = PolicyObjective(SURROGATE, kl_coefficient=0.1), flat(units_of())
+        learner = Learner(policy(), moving())
+        learner.freeze_reference()
+        start = learner.logprobs(trajectories)
+        learner.update(units_of(0), objective)
+        before_the_reset = learner.state()
+        assert not any(name.startswith("reference.") for name in before_the_reset[1])
+        learner.reset_reference()
+        middle = learner.logprobs(trajectories)
+        learner.update(units_of(1), objective)
+        moved, kept = learner.logprobs(trajectories), weights(learner.model)
+        assert start != middle != moved != start
+        assert learner.logprobs(trajectories, reference=True) == middle
+        assert learner.logprobs(trajectories, reference="start") == start
+        # Looking through the reference's eyes leaves the policy as it is, to the bit.
+        assert identical(kept, weights(learner.model))
+
+        plain, tensors = learner.state()
+        resumed = Learner(policy(), moving())
+        resumed.freeze_reference()
+        resumed.model.load_state_dict(learner.model.state_dict())
+        resumed.load_state(json.loads(json.dumps(plain)), tensors)
+        assert resumed.logprobs(trajectories, reference=True) == middle
+        assert resumed.logprobs(trajectories, reference="start") == start
+        losses = [each.update(units_of(2), objective)["loss/total"] for each in (learner, resumed)]
+        assert losses[0] == losses[1]
+        assert identical(weights(learner.model), weights(resumed.model))
+
+        # Going back to before the reset, the run's first policy is the reference again.
+        learner.load_state(*before_the_reset)
+        assert learner.logprobs(trajectories, reference=True) == start
+
 
 class TestState:
     @pytest.mark.parametrize("schedule", ["constant", "cosine"])
