@@ -19,6 +19,7 @@ from transformers import LlamaConfig
 
 from etude.config import LearnerConfig
 from etude.errors import InputError, NonFiniteError
+from etude.models.block_attention import BlockPlan
 from etude.models.engine import Engine
 from etude.models.learner import Learner
 from etude.models.output_head import logits_at, token_logprobs
@@ -323,6 +324,26 @@ class TestMemory:
         units = [[answer([7] * 50, [10 + i, 11]) for i in range(8)]]
         assert self.forwards(units, share_prompts=True)[0] == [50 + 8]
         assert self.forwards(units, share_prompts=False)[0] == [8 * 51]
+
+    @pytest.mark.parametrize(("prompt", "longest"), [(100, 2), (4, 100)], ids=["a long prompt", "a runaway answer"])
+    def test_what_a_wide_group_looks_back_on_is_bounded_too(self, prompt: int, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        unit = [answer([7] * prompt, [10, 11]) for _ in range(64)]
+        unit[20] = answer([7] * prompt, [12] * longest)
+        cells: list[int] = []
+        plan_of = BlockPlan.of
+
+        def watched(prompts: Sequence[int], completions: Sequence[int], *rest: Any) -> BlockPlan:
+            cells.append(len(completions) * (max(prompts) + max(completions)))
+            return plan_of(prompts, completions, *rest)
+
+        learner = Learner(build("llama"), still(micro_batch_tokens=256))
+        monkeypatch.setattr(BlockPlan, "of", watched)
+        whole = learner.update([unit], PolicyObjective(SURROGATE))
+        # All 64 at once would be 256 tokens or a few more, and 6,500 positions.
+        assert max(cells) <= 8 * 256
+        assert len(cells) >= 3
+        wide = Learner(build("llama"), still(micro_batch_tokens=4096)).update([unit], PolicyObjective(SURROGATE))
+        assert whole["loss/grad_norm"] == pytest.approx(wide["loss/grad_norm"], rel=1e-4)
 
     def test_logits_are_computed_at_chosen_positions_only(self) -> None:
         model = build("gemma2")
