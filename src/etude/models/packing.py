@@ -74,8 +74,7 @@ def _cut_flat(trajectories: Sequence[Trajectory], bundles: Sequence[Sequence[int
         own = sum(len(trajectories[i].tokens) for i in bundle)
         reach = max(len(prompts[i]) + len(trajectories[i].tokens) for i in bundle)
         full = bool(batches) and (
-            size + own + _prompt_tokens(prompts, bundle, held, share) > budget
-            or (len(batches[-1]) + len(bundle)) * max(width, reach) > ATTENDED * budget
+            size + own + _prompt_tokens(prompts, bundle, held, share) > budget or (len(batches[-1]) + len(bundle)) * max(width, reach) > ATTENDED * budget
         )
         if full or not batches:
             batches.append([])

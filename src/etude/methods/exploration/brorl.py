@@ -95,9 +95,7 @@ class BroRL(GRPO):
     def collect(self, tasks: Sequence[Task]) -> list[Group]:
         config = self.config
         if config.dynamic_sampling:
-            groups, self.kept = until_enough(
-                tasks, attempt=self.tried, more=self.curriculum.next, wanted=config.tasks_per_step, rounds=config.sampling_rounds
-            )
+            groups, self.kept = until_enough(tasks, attempt=self.tried, more=self.curriculum.next, wanted=config.tasks_per_step, rounds=config.sampling_rounds)
         else:
             groups = self.kept = self.tried(tasks, 0)
         self.seen = {"explore/sampled_mass": mean([sampled_mass(g) for g in groups]), "signal/groups_mixed": mean([float(is_mixed(g)) for g in groups])}
