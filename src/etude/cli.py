@@ -26,6 +26,7 @@ HELP = """[bold]etude[/] COMMAND …   self-improvement of models on one loop
   [bold]compare[/] ARM ARM  which method is worth it: at equal budget, over paired seeds, with intervals
   [bold]list[/]             the methods, with paper and state of their claim
   [bold]reproduce[/] METHOD check what a paper claims: arms at equal budget over paired seeds, and a verdict
+  [bold]experiment[/] NAME  a study that no training run shows: a simulation, a look at gradients
   [bold]claims[/]           bring the tables of claims up to date (in a source tree)
   [bold]report[/] DIR       write a run's report.html again
   [bold]doctor[/]           what is installed, and whether it works here
@@ -301,6 +302,12 @@ def _reproduce(given: list[str]) -> int:
     return reproduce_command(given)
 
 
+def _experiment(given: list[str]) -> int:
+    from etude.experiment_command import experiment_command
+
+    return experiment_command(given)
+
+
 def _claims(given: list[str]) -> int:
     from etude.claims_command import claims_command
 
@@ -350,6 +357,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "compare": _compare,
     "list": _list,
     "reproduce": _reproduce,
+    "experiment": _experiment,
     "claims": _claims,
     "report": _report,
     "doctor": _doctor,

@@ -267,7 +267,7 @@ class PolicyOptimization(Method):
     def kl_to_start(self, trajectories: Sequence[Trajectory]) -> float:
         """KL(policy || starting weights) per token in nats, by the k3 estimator on the policy's own samples (Schulman, joschu.net/blog/kl-approx)."""
         now = self.learner.logprobs(trajectories)
-        start = self.learner.logprobs(trajectories, reference=True)
+        start = self.learner.logprobs(trajectories, reference="start")
         difference = torch.tensor([b - a for x, y in zip(now, start, strict=True) for a, b in zip(x, y, strict=True)])
         return float((difference.clamp(-20, 20).exp() - 1 - difference).mean()) if len(difference) else 0.0
 

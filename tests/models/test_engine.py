@@ -146,6 +146,34 @@ def test_a_shared_prompt_is_prefilled_once(llama: PreTrainedModel) -> None:
     assert len({tuple(c.tokens) for c in completions}) > 1
 
 
+def test_a_prompt_that_is_running_is_not_prefilled_again(any_model: PreTrainedModel) -> None:
+    prompt, other = tuple(range(2, 22)), (9, 8, 7)
+    # Lengths of 1 to 6 tokens, so that attempts enter one by one while others of both prompts run.
+    requests = [Request(other if i % 5 == 4 else prompt, SamplingParams(1 + i % 6, ignore_eos=True), stream=stream_key(i)) for i in range(60)]
+    few = engine(any_model, slots=7)
+    completions = few.generate(requests)
+    assert few.clock.prefill_tokens < 3 * (len(prompt) + len(other)) + len(requests)
+    alone = engine(any_model)
+    for request, completion in zip(requests, completions, strict=True):
+        expected = alone.generate([request])[0]
+        assert completion.tokens == expected.tokens
+        assert completion.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+
+
+def test_a_prompt_is_prefilled_again_under_new_weights(llama: PreTrainedModel) -> None:
+    prompt = tuple(range(2, 22))
+    sampler = engine(llama, slots=2)
+    for i in range(3):
+        sampler.add(Request(prompt, SamplingParams(4 + 4 * (i == 0), ignore_eos=True), stream=stream_key(i)))
+    sampler.step()
+    sampler.update(1)
+    before = sampler.clock.prefill_tokens
+    while sampler.pending:
+        sampler.step()
+    # The third enters after the change, beside the first, whose prompt was computed before it.
+    assert sampler.clock.prefill_tokens - before == len(prompt)
+
+
 def test_first_tokens_follow_the_softmax(llama: PreTrainedModel) -> None:
     prompt, draws = (4, 9, 2), 20_000
     sampler = engine(llama, slots=512)

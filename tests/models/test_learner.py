@@ -19,6 +19,7 @@ from transformers import LlamaConfig
 
 from etude.config import LearnerConfig
 from etude.errors import InputError, NonFiniteError
+from etude.models.block_attention import BlockPlan
 from etude.models.engine import Engine
 from etude.models.learner import Learner
 from etude.models.output_head import logits_at, token_logprobs
@@ -339,6 +340,26 @@ class TestMemory:
         assert self.forwards(units, share_prompts=True)[0] == [50 + 8]
         assert self.forwards(units, share_prompts=False)[0] == [8 * 51]
 
+    @pytest.mark.parametrize(("prompt", "longest"), [(100, 2), (4, 100)], ids=["a long prompt", "a runaway answer"])
+    def test_what_a_wide_group_looks_back_on_is_bounded_too(self, prompt: int, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        unit = [answer([7] * prompt, [10, 11]) for _ in range(64)]
+        unit[20] = answer([7] * prompt, [12] * longest)
+        cells: list[int] = []
+        plan_of = BlockPlan.of
+
+        def watched(prompts: Sequence[int], completions: Sequence[int], *rest: Any) -> BlockPlan:
+            cells.append(len(completions) * (max(prompts) + max(completions)))
+            return plan_of(prompts, completions, *rest)
+
+        learner = Learner(build("llama"), still(micro_batch_tokens=256))
+        monkeypatch.setattr(BlockPlan, "of", watched)
+        whole = learner.update([unit], PolicyObjective(SURROGATE))
+        # All 64 at once would be 256 tokens or a few more, and 6,500 positions.
+        assert max(cells) <= 8 * 256
+        assert len(cells) >= 3
+        wide = Learner(build("llama"), still(micro_batch_tokens=4096)).update([unit], PolicyObjective(SURROGATE))
+        assert whole["loss/grad_norm"] == pytest.approx(wide["loss/grad_norm"], rel=1e-4)
+
     def test_logits_are_computed_at_chosen_positions_only(self) -> None:
         model = build("gemma2")
         inputs = torch.randint(2, 60, (3, 7), generator=torch.Generator().manual_seed(0))
@@ -541,6 +562,47 @@ class TestReference:
         assert kept.keys() == frozen.keys()
         assert all(torch.equal(kept[n], p) for n, p in frozen.items())
         assert learner._reference is None
+
+    @pytest.mark.parametrize("adapter", [False, True])
+    def test_that_is_reset_is_the_policy_of_that_moment_and_comes_back_from_a_checkpoint(self, adapter: bool) -> None:
+        def policy() -> Any:
+            if not adapter:
+                return build("llama")
+            peft = pytest.importorskip("peft")
+            torch.manual_seed(0)
+            return peft.get_peft_model(build("llama"), peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"))
+
+        objective, trajectories = PolicyObjective(SURROGATE, kl_coefficient=0.1), flat(units_of())
+        learner = Learner(policy(), moving())
+        learner.freeze_reference()
+        start = learner.logprobs(trajectories)
+        learner.update(units_of(0), objective)
+        before_the_reset = learner.state()
+        assert not any(name.startswith("reference.") for name in before_the_reset[1])
+        learner.reset_reference()
+        middle = learner.logprobs(trajectories)
+        learner.update(units_of(1), objective)
+        moved, kept = learner.logprobs(trajectories), weights(learner.model)
+        assert start != middle != moved != start
+        assert learner.logprobs(trajectories, reference=True) == middle
+        assert learner.logprobs(trajectories, reference="start") == start
+        # Looking through the reference's eyes leaves the policy as it is, to the bit.
+        assert identical(kept, weights(learner.model))
+
+        plain, tensors = learner.state()
+        resumed = Learner(policy(), moving())
+        resumed.freeze_reference()
+        resumed.model.load_state_dict(learner.model.state_dict())
+        resumed.load_state(json.loads(json.dumps(plain)), tensors)
+        assert resumed.logprobs(trajectories, reference=True) == middle
+        assert resumed.logprobs(trajectories, reference="start") == start
+        losses = [each.update(units_of(2), objective)["loss/total"] for each in (learner, resumed)]
+        assert losses[0] == losses[1]
+        assert identical(weights(learner.model), weights(resumed.model))
+
+        # Going back to before the reset, the run's first policy is the reference again.
+        learner.load_state(*before_the_reset)
+        assert learner.logprobs(trajectories, reference=True) == start
 
 
 class TestState:

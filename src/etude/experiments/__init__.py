@@ -1,1 +1,1 @@
-"""Experiments of claims: what no training run shows. Each is a function(seed, settings, budget) -> dict of floats; see `etude.evals.experiment`."""
+"""Experiments: what no training run shows. Claims call them as function(seed, settings, budget) -> dict of floats; `etude experiment` runs the studies among them."""

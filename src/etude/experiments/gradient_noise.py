@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from etude.advantages import leave_one_out
+from etude.config import AtLeastOne
 from etude.errors import InputError, nearest
+from etude.experiments.study import Findings, Table
 from etude.ledger import Budget, Ledger
 from etude.models.language import LanguageModel
 from etude.models.sampling import SamplingParams, stream_key
@@ -136,3 +139,39 @@ def task_gradient(model: torch.nn.Module, trajectories: Sequence[Trajectory], ad
     objective = (advantages_G[:, None] * torch.where(written_GT, logprobs_GT, 0.0)).sum() / len(rows)
     parameters = [p for p in model.parameters() if p.requires_grad]
     return torch.cat([g.flatten() for g in torch.autograd.grad(objective, parameters)])
+
+
+# As a study
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """The same attempts under every baseline."""
+
+    model: str = "tiny"
+    """Model at whose weights the gradients are taken."""
+    tasks: str = "arithmetic"
+    """Tasks: whatever `--tasks` of training takes, single-turn."""
+    group_size: Annotated[int, Ge(2)] = 8
+    """Attempts at a task."""
+    tasks_per_seed: Annotated[int, Ge(2)] = 32
+    """Tasks, each of which gives one gradient."""
+    offset: float = 0.0
+    """Added to every reward: what its zero means."""
+    seeds: AtLeastOne = 3
+    """Seeds, counted from 0."""
+
+
+def study(settings: StudySettings) -> Findings:
+    """The variance of tasks' gradients under each baseline, mean over seeds."""
+    shared = {name: getattr(settings, name) for name in ("model", "tasks", "group_size", "offset")}
+    budget = f"{settings.tasks_per_seed * settings.group_size}-rollouts"
+    found = {name: [gradient_noise(seed, {**shared, "baseline": name}, budget) for seed in range(settings.seeds)] for name in BASELINES}
+    averages = {name: {key: mean([run[key] for run in runs]) for key in runs[0]} for name, runs in found.items()}
+    first = next(iter(averages.values()))
+    table = Table(
+        f"{settings.tasks}: {first['pass_rate']:.3f} of attempts right, {first['groups_with_spread']:.2f} of groups with right and wrong ones; mean of {settings.seeds} seeds",
+        ("baseline", "variance, doublings", "over that without a baseline"),
+        [[name, f"{v['log2_variance']:.2f}", f"{v['log2_variance'] - averages['none']['log2_variance']:+.2f}"] for name, v in averages.items()],
+    )
+    return Findings(values=found, tables=(table,))

@@ -46,6 +46,8 @@ class _Sequence:
     alternatives: list[Alternatives] = field(default_factory=list)
     finished: StopReason | None = None
     stop_at: int | None = None
+    prompt_version: int = -1
+    """Version of the weights that its prompt's keys and values are of; -1 where they may be of several."""
 
     @property
     def drawn(self) -> int:
@@ -240,7 +242,7 @@ class Engine(Sampler):
     def _enter(self, entering: list[_Sequence], events: list[Event] | None) -> None:
         """Fill the cache rows of new sequences and draw the first token of each.
 
-        Sequences with the same tokens and nothing cached are one prefill and copies of it.
+        Sequences with the same tokens and nothing cached are one prefill and copies of it; a prompt that a running sequence has is copied too.
         """
         base = len(self._running)
         self._running += entering
@@ -263,6 +265,8 @@ class Engine(Sampler):
             self._cache.unpark([row_of[s.id] for s in same], parked, total)
             for sequence in same:
                 sequence.parked = None
+        for tokens, group in leaders.items():
+            self._share_prompt(tokens, group, row_of, total)
         firsts = [group[0] for group in leaders.values()] + alone
         # Similar lengths together: padding is computed for nothing.
         firsts.sort(key=lambda s: len(s.tokens) - s.cached)
@@ -284,6 +288,22 @@ class Engine(Sampler):
         rows += [logits_of[s.id] for s in alone]
         if ordered:
             self._draw(ordered, torch.stack(rows), events)
+
+    def _share_prompt(self, tokens: tuple[int, ...], group: list[_Sequence], row_of: dict[int, int], total: int) -> None:
+        """Take a prompt's keys and values from a running sequence that has the same prompt, so that of hundreds of attempts at it only the first ones compute it.
+
+        The last token is fed all the same, for its logits. After a change of weights a prompt is computed anew.
+        """
+        first = group[0]
+        if len(tokens) != first.prompt_length:
+            return
+        for sequence in group:
+            sequence.prompt_version = self.version
+        for row, other in enumerate(self._running[: len(self._running) - len(row_of)]):
+            if other.prompt_version == self.version and other.prompt_length == len(tokens) > 1 and other.tokens[: len(tokens)] == first.tokens:
+                self._cache.copy_rows([row], [row_of[first.id]], len(tokens) - 1, total)
+                first.cached = len(tokens) - 1
+                return
 
     def _prefill_batches(self, sequences: Sequence[_Sequence]) -> list[list[_Sequence]]:
         batches: list[list[_Sequence]] = []

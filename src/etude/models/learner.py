@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -54,6 +54,8 @@ class Learner:
         self._text = model.config.get_text_config()
         self._reference: Any = None
         self._reference_lean: LeanForward | None = None
+        self._later_reference: dict[str, Tensor] | None = None
+        """The weights that train, as they were at the last `reset_reference`; None as long as the reference is the policy that the run began with."""
         self._lean = self._shorter_forward(model)
         self.weights = OptimisedWeights({name: p for name, p in model.named_parameters() if p.requires_grad})
         self.loss_scale = LossScale.of({p.dtype for p in model.parameters()})
@@ -237,12 +239,15 @@ class Learner:
     # Looking
 
     @torch.no_grad()
-    def logprobs(self, trajectories: Sequence[Trajectory], *, reference: bool = False) -> list[list[float]]:
-        """Log-probabilities of each trajectory's trained tokens, in order, under the current or the reference policy."""
+    def logprobs(self, trajectories: Sequence[Trajectory], *, reference: bool | Literal["start"] = False) -> list[list[float]]:
+        """Log-probabilities of each trajectory's trained tokens, in order, under the current or the reference policy.
+
+        reference: `start` is the policy that the run began with, which is the reference too until `reset_reference`.
+        """
         check_trainable(trajectories)
         results: list[list[float]] = [[] for _ in trajectories]
         wanted = [i for i, t in enumerate(trajectories) if t.trained_length]
-        model, switched = self._reference_model() if reference else (self.model, nullcontext())
+        model, switched = self._reference_model(start=reference == "start") if reference else (self.model, nullcontext())
         with switched:
             for members in self._micro_batches(trajectories, wanted, None):
                 packed = self._pack(trajectories, members)
@@ -258,16 +263,39 @@ class Learner:
             self._reference = copy.deepcopy(self.model).requires_grad_(False).eval()
             self._reference_lean = self._shorter_forward(self._reference)
 
+    @torch.no_grad()
+    def reset_reference(self) -> None:
+        """Make the policy as it is now the reference, in place of the one before. What the run began with is kept beside it where `freeze_reference` was called.
+
+        A copy of the weights that train is kept and saved with the state; with an adapter that is the adapter alone.
+        """
+        self._later_reference = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
+
     @property
     def _has_adapter(self) -> bool:
         return hasattr(self.model, "disable_adapter")
 
-    def _reference_model(self) -> tuple[Any, Any]:
+    def _reference_model(self, *, start: bool) -> tuple[Any, Any]:
+        if self._later_reference is not None and not start:
+            return self.model, self._exchanged(self._later_reference)
         if self._has_adapter:
             return self.model, self.model.disable_adapter()
         if self._reference is None:
             raise RuntimeError("there is no reference policy; call freeze_reference() before the first update")
         return self._reference, nullcontext()
+
+    @contextmanager
+    def _exchanged(self, weights: dict[str, Tensor]) -> Iterator[None]:
+        """The model with other weights, copied in place: its layers may share memory with what joins them."""
+        parameters = {name: p for name, p in self.model.named_parameters() if name in weights}
+        own = {name: p.detach().clone() for name, p in parameters.items()}
+        try:
+            for name, parameter in parameters.items():
+                parameter.data.copy_(weights[name])
+            yield
+        finally:
+            for name, parameter in parameters.items():
+                parameter.data.copy_(own[name])
 
     def _logits(self, model: Any, packed: PackedBatch) -> Tensor:
         """Logits [N, V] at the positions that predict trained tokens, over the temperature."""
@@ -290,8 +318,9 @@ class Learner:
     # Saving
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Where in the schedule it is, optimiser state and float32 copies of weights: plain values, and tensors by name."""
+        """Where in the schedule it is, optimiser state, float32 copies of weights and a reference that was reset: plain values, and tensors by name."""
         tensors = {f"master.{name}": value for name, value in self.weights.state().items()}
+        tensors |= {f"reference.{name}": value.clone() for name, value in (self._later_reference or {}).items()}
         for name, parameter in self.weights.by_name.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}.{name}"] = torch.as_tensor(value).clone()
@@ -303,6 +332,8 @@ class Learner:
         # Checkpoints of before there was a scale say nothing of it.
         self.loss_scale.value, self.loss_scale.good_steps = plain.get("loss_scale", (self.loss_scale.value, 0))
         self.weights.load_state({name.removeprefix("master."): value for name, value in tensors.items() if name.startswith("master.")})
+        later = {name.removeprefix("reference."): value for name, value in tensors.items() if name.startswith("reference.")}
+        self._later_reference = {name: value.to(self.device, copy=True) for name, value in later.items()} or None
         state: dict[int, dict[str, Tensor]] = {}
         for number, name in enumerate(self.weights.by_name):
             own = {key: tensors[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors}

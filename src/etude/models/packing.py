@@ -16,6 +16,11 @@ from torch import Tensor
 from etude.models.block_attention import BlockPlan
 from etude.types import Trajectory
 
+ATTENDED = 8
+"""Positions that completions may look back on in one flat micro-batch, in budgets of tokens. Attention pads completions to the longest and gives each its prompt's keys and
+values, which the budget alone would not bound: hundreds of short answers share one long prompt, or one runaway answer. Such a position takes about a seventh of the memory of
+a token of its own."""
+
 
 @dataclass
 class PackedBatch:
@@ -63,14 +68,19 @@ def _cut_flat(trajectories: Sequence[Trajectory], bundles: Sequence[Sequence[int
         longest[prompt] = max(longest.get(prompt, 0), len(trajectories[i].tokens))
     batches: list[list[int]] = []
     held: set[tuple[int, ...]] = set()
-    size = 0
+    size = width = 0
     for bundle in sorted(bundles, key=lambda b: (longest[prompts[b[0]]], prompts[b[0]])):
         # A completion of L tokens is L - 1 inputs but L rows of logits: the larger counts.
         own = sum(len(trajectories[i].tokens) for i in bundle)
-        if not batches or size + own + _prompt_tokens(prompts, bundle, held, share) > budget:
+        reach = max(len(prompts[i]) + len(trajectories[i].tokens) for i in bundle)
+        full = bool(batches) and (
+            size + own + _prompt_tokens(prompts, bundle, held, share) > budget or (len(batches[-1]) + len(bundle)) * max(width, reach) > ATTENDED * budget
+        )
+        if full or not batches:
             batches.append([])
-            held, size = set(), 0
+            held, size, width = set(), 0, 0
         size += own + _prompt_tokens(prompts, bundle, held, share)
+        width = max(width, reach)
         held |= {prompts[i] for i in bundle}
         batches[-1] += bundle
     return batches

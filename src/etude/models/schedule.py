@@ -24,6 +24,14 @@ def rate_factor(schedule: Schedule, step: int, part: int = 0, parts: int = 1, *,
     return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
 
+def scaled_rate(rate: float, batch: int, reference: int) -> float:
+    """A learning rate that was chosen for batches of `reference`, for batches of another size: times the square root of their ratio.
+
+    A mean over k times as many samples has 1/k of the noise's variance, so that steps sqrt(k) times as long do not add to it (arXiv:1404.5997, section 5).
+    """
+    return rate * math.sqrt(batch / reference)
+
+
 def check_schedule(schedule: Schedule, total: int) -> None:
     """Raises InputError for a schedule that falls towards an end which is not given: its rate would be 0 from the start."""
     if schedule != "constant" and total < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ Ratio = Callable[[Tensor, Tensor, Tensor], Tensor]
 Surrogate = Callable[[Tensor, Tensor, Tensor], Tensor]
 Divergence = Callable[[Tensor, Tensor], Tensor]
 Correction = Callable[[Tensor, Tensor], Tensor]
+CorrectionKind = Literal["none", "truncate", "mask", "sequence_truncate", "sequence_mask"]
+"""What is done about the gap between sampler and learner: nothing, or weights of tokens or of sequences that are truncated or masked at a cap."""
 
 
 def ppo_surrogate(low: float, high: float) -> Surrogate:

@@ -12,7 +12,6 @@ Each of the four has its own option. Everything that dynamic sampling generates 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +24,7 @@ from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.models.sampling import SamplingParams
 from etude.objectives import Aggregation
 from etude.rewards import add_overlong
+from etude.rollouts import is_mixed
 from etude.types import Group, Metrics, Task, trajectories_of
 
 
@@ -44,12 +44,6 @@ class DAPOConfig(GRPOConfig):
     """Weight of the penalty on answers that are longer than expected (0: off)."""
     overlong_share: NonNegative = 0.2
     """Tokens over which that penalty rises, as a share: of the task set's limit, and on top of it; or, where `max_new_tokens` is given, the last share of that."""
-
-
-def is_mixed(group: Group) -> bool:
-    """True when some attempts are right and some are not, by the verifier's verdict, not by the shaped reward."""
-    verdicts = [t.correct for t in group.trajectories if not math.isnan(t.correct)]
-    return len(verdicts) > 1 and max(verdicts) - min(verdicts) > 1e-9
 
 
 @register(

@@ -39,7 +39,7 @@ from etude.objectives import (
     token_ratio,
     truncated_weight,
 )
-from etude.objectives.policy import Correction, Ratio, Surrogate
+from etude.objectives.policy import Correction, CorrectionKind, Ratio, Surrogate
 from etude.types import Group, Metrics
 
 DIVERGENCES = {"k1": k1, "k2": k2, "k3": k3, "k3_plus": k3_plus}
@@ -65,7 +65,7 @@ class GRPOConfig(PolicyOptimizationConfig):
     """Weight of the entropy bonus: the mean entropy of all trained tokens, in nats."""
     entropy_target: NonNegative = 0.0
     """Steer the bonus so that entropy (nats per token) stays near this (0: off)."""
-    correction: Literal["none", "truncate", "mask", "sequence_truncate", "sequence_mask"] = "none"
+    correction: CorrectionKind = "none"
     """Weigh tokens for the gap between sampler and learner."""
     correction_cap: NonNegative = 2.0
     """Largest weight of that correction."""
@@ -159,7 +159,7 @@ class GRPO(PolicyOptimization):
         self.entropy.coefficient = float(state.plain["entropy_coefficient"])
 
 
-def behaviour_correction(kind: str, cap: float) -> Correction | None:
+def behaviour_correction(kind: CorrectionKind, cap: float) -> Correction | None:
     """The weight for the gap between sampler and learner that an option names; None for 'none'."""
     per_token: dict[str, Callable[[Tensor], Tensor]] = {
         "truncate": partial(truncated_weight, cap=cap),
