@@ -211,7 +211,9 @@ class Engine(Sampler):
         options = source.alternatives[at] if at < len(source.alternatives) else Alternatives([], [])
         if token not in options.tokens:
             known = ", ".join(map(str, options.tokens)) or "none"
-            raise InputError(f"request {source.id} can't be forked into token {token} at position {at}: its alternatives there are {known}; ask for more of them")
+            raise InputError(
+                f"request {source.id} can't be forked into token {token} at position {at}: its alternatives there are {known}; ask for more of them"
+            )
         sequence.tokens.append(token)
         sequence.logprobs.append(options.logprobs[options.tokens.index(token)])
         sequence.entropies.append(source.entropies[at])
