@@ -49,7 +49,8 @@ class LookaheadRule:
     windows: lengths at which a branch is held against its parent (r). alike: the comparison; None prunes nothing. random_share: prune this share of the branches
     that are looked at, whatever they say, instead.
     decay: how fast the share of taken places that counts as full falls over the length of an answer. force: step at which growing ends in any case.
-    sampled_trunk: draw the branches' own tokens instead of taking the most likely one.
+    sampled_trunk: draw the branches' own tokens instead of taking the most likely one. fill: what takes the places that are left when growing ends, copies of the
+    first branch that has not ended or attempts from the prompt.
     """
 
     candidates: int = 2
@@ -62,6 +63,7 @@ class LookaheadRule:
     decay: float = 0.05
     force: int = 24
     sampled_trunk: bool = False
+    fill: Literal["copies", "samples"] = "copies"
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class _Crown:
     stream: int
     uncertain: int = 0
     looked_at: int = 0
-    copies: int = 0
+    filled: int = 0
     branches: list[Branch] = field(default_factory=list)
 
     @property
@@ -135,7 +137,7 @@ def grow_lookahead(
     """One tree for each plan, with `width + sampled` attempts: those of the rule first. Ordinary attempts are drawn in the same batch.
 
     stream(task, place, sample) names the random numbers of attempt `sample` at `plans[place]`. rng: only for pruning at random.
-    Also returns what the rule did, as means over the trees that it grew (`tree/copies`: places filled at the end; `tree/uncertain`: positions of the unforked
+    Also returns what the rule did, as means over the trees that it grew (`tree/filled`: places that were left at the end; `tree/uncertain`: positions of the unforked
     branch at which another one might have opened; `tree/looked_at`: comparisons; `tree/growing_steps`), nothing where it grew none.
     """
     growing = replace(params, alternatives=rule.candidates, top_k=0, top_p=1.0, temperature=1.0 if rule.sampled_trunk else 0.0)
@@ -157,7 +159,7 @@ def grow_lookahead(
                 # What opened in the last step would be handed over before anything had looked at it.
                 _grow(growth, crown, grown, rule, rng, opens=step < rule.force)
         for crown in crowns:
-            _hand_over(growth, crown, params, stream)
+            _hand_over(growth, crown, rule, params, stream)
         for _ in growth.finish():
             pass
     for crown in crowns:
@@ -219,20 +221,21 @@ def _why_prune(crown: _Crown, branch: Branch, rule: LookaheadRule, rng: Random) 
     return rule.alike(branch.tokens[branch.fork :], parent.tokens[branch.fork : end]) if rule.alike is not None else ""
 
 
-def _hand_over(growth: Growth, crown: _Crown, params: SamplingParams, stream: Callable[[Task, int, int], int]) -> None:
-    """Let every branch be written to its end by sampling, and fill what places are left: with copies of the first branch that has not ended, which then go
-    their own ways, or where all have ended with attempts from the prompt."""
-    task = crown.tree.task
-    first = next((b for b in crown.kept if b.running), None)
+def _hand_over(growth: Growth, crown: _Crown, rule: LookaheadRule, params: SamplingParams, stream: Callable[[Task, int, int], int]) -> None:
+    """Let every branch be written to its end by sampling, and fill the places that are left.
+
+    Copies of a branch go their own ways from there on. A branch that has ended would be copied to the last token: where all have, attempts start at the prompt.
+    """
+    task, tree = crown.tree.task, crown.tree
+    first = next((b for b in crown.kept if b.running), None) if rule.fill == "copies" else None
     taken = len(crown.kept)
     for sample in range(taken, crown.width):
         key = stream(task, crown.place, sample)
         if first is not None:
-            filled = growth.fork(first, len(first.tokens), stream=key, params=params, why="copy")
+            crown.branches.append(growth.fork(first, len(first.tokens), stream=key, params=params, why="copy"))
         else:
-            filled = growth.plant(crown.tree, params, stream=key, why="sampled, as no branch was left to copy")
-        crown.branches.append(filled)
-    crown.copies = max(0, crown.width - taken)
+            crown.branches.append(growth.plant(tree, params, stream=key, why="sampled in a place that was left"))
+    crown.filled = max(0, crown.width - taken)
     for sample, branch in enumerate(crown.kept[:taken]):
         if branch.running:
             growth.go_on(branch, params, stream=stream(task, crown.place, sample))
@@ -249,7 +252,7 @@ def _metrics(crowns: Sequence[_Crown], steps: int) -> Metrics:
         return {}
     count = len(crowns)
     return {
-        "tree/copies": sum(c.copies for c in crowns) / count,
+        "tree/filled": sum(c.filled for c in crowns) / count,
         "tree/uncertain": sum(c.uncertain for c in crowns) / count,
         "tree/looked_at": sum(c.looked_at for c in crowns) / count,
         "tree/growing_steps": float(steps),

@@ -173,7 +173,7 @@ class Growth:
         """Drop a branch and all that grew out of it."""
         for other in branch.tree.kept:
             if other.descends_from(branch):
-                other.pruned = why if other is branch else f"with branch {branch.number}"
+                other.pruned = why if other is branch else "with its parent"
                 if other.running:
                     self._take_out(other)
                 else:

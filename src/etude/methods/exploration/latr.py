@@ -62,6 +62,8 @@ class LATRConfig(GRPOConfig):
     """Tokens after which the trees are written to their ends by sampling in any case (0: half of what an answer may have)."""
     growing_decay: NonNegative = 0.05
     """By how much the share of taken places at which they count as grown falls over the length of an answer."""
+    fill: Literal["copies", "samples"] = "copies"
+    """What takes the places that are left then: copies of the first branch, which go on differently, or attempts from the prompt."""
     trunk: Literal["likeliest", "sampled"] = "likeliest"
     """How a branch goes on while the tree grows."""
 
@@ -124,6 +126,7 @@ class LATR(GRPO):
             random_share=config.prune_rate if config.pruning == "random" else None,
             decay=config.growing_decay,
             force=config.growing_steps or max(1, self.params.max_new_tokens // 2),
+            fill=config.fill,
             sampled_trunk=config.trunk == "sampled",
         )
 
