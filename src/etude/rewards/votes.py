@@ -65,7 +65,8 @@ def _won(answers: Sequence[str | None], labels: Sequence[int], winner: int) -> V
 def vote_metrics(groups: Sequence[Group], votes: Sequence[Vote]) -> Metrics:
     """How the votes went and, where attempts have verdicts, how often they were right, as means over groups. For logging only: nothing learns from it.
 
-    `votes/majority_ratio`: share of a group's attempts that gave the winning answer. `votes/unanswered`: share without an answer. `votes/label_accuracy`: share of
+    `votes/majority_ratio`: share of a group's attempts that gave the winning answer. `votes/undecided`: share of groups where nobody gave
+    one. `votes/label_accuracy`: share of
     groups whose winning answer is right. `votes/reward_accuracy`: share of attempts that the vote rewards as the verdict would. `votes/right_share`: right attempts.
     """
     metrics: Metrics = {"votes/majority_ratio": mean([v.ratio for v in votes]), "votes/undecided": mean([float(v.answer is None) for v in votes])}

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from etude.advantages.reshaping import bounded, entropy_weights
+from etude.advantages import bounded, entropy_weights
 from etude.config import AtLeastOne, Count, NonNegative
 from etude.errors import InputError
 from etude.method import register
