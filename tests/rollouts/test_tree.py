@@ -219,12 +219,7 @@ def test_a_sampled_trunk_branches_towards_the_likelier_token_too(policy: Languag
     for tree in trees:
         check_tree(tree, policy)
     check_ledger(trees, ledger)
-    likelier = [
-        b
-        for tree in trees
-        for b in tree.branches
-        if b.parent is not None and b.opened.startswith("p ") and float(b.opened.removeprefix("p ")) > 0.5
-    ]
+    likelier = [b for tree in trees for b in tree.branches if b.parent is not None and b.opened.startswith("p ") and float(b.opened.removeprefix("p ")) > 0.5]
     assert likelier
 
 

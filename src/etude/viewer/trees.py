@@ -21,13 +21,13 @@ MOST_CHARACTERS, MOST_COLUMNS, MOST_BRANCHES = 12, 90, 40
 BEFORE, AFTER = 2, 8
 """Columns that are shown before and after a fork where not all are."""
 SHADE = 0.75
-"""Opacity of the highest entropy."""
+"""Opacity of the highest entropy's colour."""
 SIGNS = {"right": "✓", "partly": "◐", "wrong": "✗", "unjudged": "·"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One token: its place, its text, how dark its ground is, and what the pointer says of it."""
+    """One token: its place, its text, how much colour it has, and what the pointer says of it."""
 
     x: float
     y: float
@@ -115,7 +115,7 @@ def _draw(record: Mapping[str, Any]) -> DrawnTree:
     facts += [f"forks without room: {record['suppressed']}"] if record.get("suppressed") else []
     facts += [f"not drawn: {len(everything) - len(ordered)} branches"] if len(everything) > len(ordered) else []
     facts += [f"voted answer: {readable(label, 60)}"] if label is not None else []
-    facts += [f"darkest: {number(most)} nats"] if most else []
+    facts += [f"at most {number(most)} nats a token"] if most else []
     height = TOP + ROW * len(rows) + 4
     longest = max(r.end[0] + CHARACTER * (len(r.sign) + len(r.said) + len(r.about) + 5) for r in rows)
     return DrawnTree(
