@@ -79,7 +79,7 @@ def test_the_share_of_the_tree_falls() -> None:
 
 @pytest.mark.parametrize("schedule", ["1:1", "0:1,0:2", "0:1,5:2", "0:1,20:0.5,10:0", "half", "0"])
 def test_a_schedule_that_cannot_be_read_is_refused(schedule: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--tree-schedule is .* expected rising steps from 0"):
+    with pytest.raises(InputError, match=r"--tree-schedule is .* expected rising steps from 0"):
         ready("latr", tmp_path, tree_schedule=schedule)
 
 
@@ -262,7 +262,7 @@ def test_too_few_leaves_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("slug", ["latr", "ettrl"])
 def test_an_environment_is_refused(slug: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="calculator has an environment, and .* single turn; choose other tasks"):
+    with pytest.raises(InputError, match=r"calculator has an environment, and .* single turn; choose other tasks"):
         ready(slug, tmp_path, tasks=builtin_task_sets()["calculator"]())
 
 

@@ -288,11 +288,16 @@ def test_what_is_trained_is_spread_over_the_roots(policy: LanguageModel) -> None
 
 def test_what_still_runs_is_taken_out_after_an_error(policy: LanguageModel) -> None:
     ledger = Ledger()
-    with pytest.raises(KeyboardInterrupt), Growth(policy, ledger) as growth:
-        root = growth.plant(growth.tree(tasks(1)[0]), PARAMS, stream=1, why="root", keep=True)
-        growth.step(token_events=True)
-        growth.fork(root, 1, stream=2, why="fork")
-        raise KeyboardInterrupt
+
+    def disturbed() -> None:
+        with Growth(policy, ledger) as growth:
+            root = growth.plant(growth.tree(tasks(1)[0]), PARAMS, stream=1, why="root", keep=True)
+            growth.step(token_events=True)
+            growth.fork(root, 1, stream=2, why="fork")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        disturbed()
     assert policy.sampler.pending == 0
     assert ledger == Ledger()
 
