@@ -297,3 +297,23 @@ def test_no_tree_is_recorded_where_no_trajectories_are(tmp_path: Path) -> None:
         method = ready(slug, tmp_path, probe="never")
         collected(method)
     assert not (tmp_path / "trees.jsonl").exists()
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_prompts_without_answers_are_enough(labels: bool, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    tasks = builtin_task_sets()["arithmetic"]()
+    rows: list[dict[str, Any]] = [{"prompt": tasks.train_task(0, i).prompt, "split": "train"} for i in range(8)]
+    held_out = [tasks.train_task(1, i) for i in range(10)]
+    rows += [{"prompt": task.prompt, "split": "test"} | ({"answer": task.answer} if labels else {}) for task in held_out]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {**SMALL, "tasks": str(tmp_path / "prompts.jsonl"), "steps": 2, "quiet": True, "threads": 1, "max_new_tokens": 30, "probe_samples": 2}
+    etude.train("ttrl", out=tmp_path / "run", votes_per_task=6, **settings)
+    lines = Run.open(tmp_path / "run").metrics()
+    steps = [line for line in lines if "time/step" in line]
+    assert all(line["votes/majority_ratio"] > 0 and "votes/label_accuracy" not in line for line in steps)
+    assert any("eval/pass@1" in line for line in lines) == labels
+    # Labelled tasks watch the run where there are some; where there are none the run says so.
+    assert (tmp_path / "run" / "probe.jsonl").exists() == labels
+    assert any("nothing watches it for a collapse" in str(w.message) for w in recwarn) != labels
+    with pytest.raises(InputError, match="so nothing can judge an attempt"):
+        etude.train("grpo", out=tmp_path / "refused", **settings)
