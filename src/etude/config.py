@@ -59,7 +59,7 @@ class RunConfig:
     export: Literal["best", "last"] = "best"
     """Weights that go into RUN/model: those with the best held-out score (which flatters them), or those of the last step."""
     save_trajectories: Count = 8
-    """Trajectories written to trajectories.jsonl per step, spread over the groups."""
+    """Trajectories written to trajectories.jsonl per step, spread over the groups; methods that grow trees write one of them to trees.jsonl (0: neither)."""
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"
     """What to do when the probe shows a collapse: say so, end the run, or go back to the checkpoint that the probe found best."""
     most_rollbacks: Count = 2

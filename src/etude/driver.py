@@ -85,6 +85,7 @@ def _prepare_folder(run: Run, checkpoint: Checkpoint | None, resume: bool) -> No
     progress: Mapping[str, Any] = checkpoint.progress if checkpoint is not None else {}
     run.metrics_log.rewind(progress.get("metrics_bytes", 0), run.step)
     run.trajectories_log.rewind(progress.get("trajectories_bytes", 0), run.step)
+    run.trees_log.rewind(progress.get("trees_bytes", 0), run.step)
     run.probe_log.rewind(progress.get("probe_bytes", 0), run.step)
     Guard(run).hold()
     if checkpoint is not None:
@@ -289,6 +290,7 @@ class _Drive:
             "evaluated_at": self.evaluated_at,
             "metrics_bytes": run.metrics_log.sync(),
             "trajectories_bytes": run.trajectories_log.sync(),
+            "trees_bytes": run.trees_log.sync(),
             "probe_bytes": run.probe_log.sync(),
         }
         score = self.score if self.evaluated_at == run.step else None

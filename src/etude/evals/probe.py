@@ -30,6 +30,7 @@ from etude.tasks.answers import final_answer, normalise
 from etude.tasks.base import TaskSet, prompt_key
 from etude.tasks.jsonl import JsonlTaskSet
 from etude.tasks.loading import load_tasks
+from etude.tasks.unlabelled import PartlyLabelled
 from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
 
 KEPT_ANSWERS = 12
@@ -108,9 +109,10 @@ def open_probe(config: ProbeConfig, inputs: InputConfig, *, task_set: TaskSet, e
         judged = task_set
         # A reward of the user's own may hide the labels: without it the tasks are judged by them.
         truth = load_tasks(inputs.tasks, None, inputs.env, seed) if inputs.reward is not None and not handed_in else task_set
-    tasks = _chosen(truth.held_out(), evaluated if config.probe_tasks is None else (), config.probe_size)
+    known = truth.labelled() if isinstance(truth, PartlyLabelled) else truth.held_out()
+    tasks = _chosen(known, evaluated if config.probe_tasks is None else (), config.probe_size)
     if not tasks:
-        raise InputError(f"the task set {truth.name} has no held-out tasks to probe with; name others with --probe-tasks")
+        raise InputError(f"the task set {truth.name} has no held-out tasks with labels to probe with; name others with --probe-tasks")
     return Probe(tasks, judged, truth, config.probe_samples, config.probe_positive)
 
 

@@ -26,12 +26,15 @@ def load_tasks(
     reward: str | Callable[..., Any] | None = None,
     env: str | type | None = None,
     seed: int = 0,
+    *,
+    labelled: bool = True,
 ) -> TaskSet:
     """The task set that a specification names, judged by a reward function and practised in an environment of the user's own where given.
 
     tasks: a built-in family (`NAME:option=value,option=value` for another difficulty), one JSONL file or two joined by a comma (training, held out), `gym:NAME`,
     or `file.py:Class`.
     reward: `file.py:function`. env: `file.py:Class`. seed: the run's, for an environment whose constructor takes one; the held-out split does not depend on it.
+    labelled: refuse tasks of a file that have no answer where nothing else judges them; otherwise attempts at them are left unjudged.
     From Python, the things themselves will do as well: a TaskSet or a list of what the lines of a JSONL file hold, a function, a class.
     Raises InputError for whatever cannot be used, before anything is computed.
     """
@@ -47,7 +50,8 @@ def load_tasks(
         from etude.tasks.user_reward import RewardFunction
 
         reward_function = RewardFunction.load(reward) if isinstance(reward, str) else RewardFunction(reward, _title(reward))
-    judged_elsewhere = reward is not None or env is not None
+    unjudged = not labelled and reward is None and env is None
+    judged_elsewhere = reward is not None or env is not None or unjudged
     if isinstance(tasks, TaskSet):
         task_set = tasks
     elif isinstance(tasks, str):
@@ -55,6 +59,10 @@ def load_tasks(
     else:
         task_set = _from_rows(tasks, judged_elsewhere)
     from_file = isinstance(task_set, JsonlTaskSet)
+    if from_file and unjudged:
+        from etude.tasks.unlabelled import PartlyLabelled
+
+        return PartlyLabelled(task_set)
     if environment_class is not None:
         from etude.tasks.user_environment import EnvironmentTaskSet
 
