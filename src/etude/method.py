@@ -95,6 +95,9 @@ class Method(ABC):
     def export(self, folder: Any) -> None:
         """Write what a user takes away (for a language model: a Hugging Face folder)."""
 
+    def close(self) -> None:
+        """Let go of what is held between steps (environments of unfinished episodes). Called once, however the run ended."""
+
 
 M = TypeVar("M", bound=type[Method])
 
