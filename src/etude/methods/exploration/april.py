@@ -107,7 +107,10 @@ class PartialGathering(PolicyOptimization):
         return super().credit(groups) | staleness(groups, self.policy.sampler.version) | self.schedule_metrics(groups)
 
     def schedule_metrics(self, groups: Sequence[Group]) -> Metrics:
-        """What the step's decoding was worth, by the sampler's own clock, and what is left for later."""
+        """What the step's decoding was worth, by the sampler's own clock, and what is left for later.
+
+        `rollout/length_tail` is the 99th percentile of the lengths over their mean: how long the tail is that a batch would have to wait for.
+        """
         waiting = self.partial.buffer
         trained = sum(t.trained_length for t in trajectories_of(groups))
         metrics: Metrics = {
@@ -118,6 +121,9 @@ class PartialGathering(PolicyOptimization):
         if self.spent.steps:
             metrics["rollout/utilisation"] = self.spent.utilisation
             metrics["rollout/trained_per_decode_step"] = trained / self.spent.steps
+        if trained:
+            lengths = sorted(t.generated_length for t in trajectories_of(groups))
+            metrics["rollout/length_tail"] = lengths[round(0.99 * (len(lengths) - 1))] * len(lengths) / sum(lengths)
         if self.config.max_lag:
             metrics["rollout/overdue_groups"] = float(self.gathered.overdue)
         if self.config.dynamic_filter:
