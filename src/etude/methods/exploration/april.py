@@ -18,8 +18,10 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
+from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition, room_to_learn
 from etude.config import AtLeastOne, Count, PolicyOptimizationConfig
 from etude.errors import InputError
+from etude.evals.measures import AtBudget, Average, Reached, Spent
 from etude.loop import PolicyOptimization
 from etude.method import State, register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
@@ -161,6 +163,9 @@ class APRILConfig(PartialGatheringConfig, GRPOConfig):
     """Importance ratio of each token (GRPO, DAPO) or of the whole answer (GSPO). Plays a part with several optimiser steps a batch."""
 
 
+TRAINED_PER_DECODE_STEP = Spent("trained_tokens") / Spent("decode_steps")
+
+
 @register(
     slug="april",
     name="APRIL",
@@ -170,6 +175,36 @@ class APRILConfig(PartialGatheringConfig, GRPOConfig):
     summary="ask for more groups than needed, stop when enough are complete, resume the rest in the next step",
     config=APRILConfig,
     rollouts="partial",
+    claim=Claim(
+        statement="Asking for more groups than needed and going on with the unfinished ones in the next step raises the throughput of rollouts by 20 to 40 %, discards "
+        "nothing, converges faster and ends at least as accurate.",
+        expectation="With a slot for each attempt of a batch and answers whose 99th percentile is twice their mean, 30 updates train on 50 more tokens for each decode "
+        "step than waiting for all attempts (which trains on about 110), reach 40 % held-out pass@1 after fewer decode steps, end at most 3 points below, and train on "
+        "answers at most 2 % shorter; throwing away what is unfinished makes them shorter by more than a tenth.",
+        arms=(
+            Arm("april"),
+            Arm("synchronous", "april", {"over_provision": 1.0}),
+            Arm("discard", "april", {"discard_unfinished": True}),
+        ),
+        common={**ON_TINY, "tasks": "lists", "slots": 256, "evaluate_every": 5},
+        budget="30-steps",
+        tests=(
+            Comparison("trained tokens for each decode step", "april", "synchronous", TRAINED_PER_DECODE_STEP, margin=50),
+            Comparison("accuracy is kept", "april", "synchronous", AtBudget("eval/pass@1"), margin=-0.03),
+            Comparison("decode steps until 40 %", "april", "synchronous", Reached("eval/pass@1", 0.4, over="decode-steps"), better="lower"),
+            Comparison("length is kept", "april", "synchronous", Average("rollout/length"), margin=-0.2),
+            Comparison("going on instead of discarding", "april", "discard", Average("rollout/length"), margin=1, role="ablation"),
+            Comparison("throughput against discarding", "april", "discard", TRAINED_PER_DECODE_STEP, role="ablation"),
+        ),
+        preconditions=(
+            room_to_learn("synchronous"),
+            Precondition(
+                "lengths have a tail", "synchronous", Average("rollout/length_tail"), at_least=1.8, otherwise="no attempt takes much longer than the others"
+            ),
+            Precondition("waiting leaves slots empty", "synchronous", Average("rollout/utilisation"), at_most=0.6, otherwise="there is little to fill"),
+        ),
+        plot="eval/pass@1",
+    ),
 )
 class APRIL(PartialGathering, GRPO):
     """Differs from GRPO in when attempts are made: a step's groups may have begun in earlier ones."""
