@@ -60,7 +60,10 @@ def drive(method: Method, run: Run, *, display: Observer | None = None, resume: 
                 return ended
         _prepare_folder(run, checkpoint, resume)
         observers: list[Observer] = [*make_trackers(run.config.track), *([display] if display is not None else [])]
-        return _Drive(method, run, observers).go(checkpoint)
+        try:
+            return _Drive(method, run, observers).go(checkpoint)
+        finally:
+            method.close()
 
 
 def _restore_run(run: Run, resume: bool) -> Checkpoint | None:

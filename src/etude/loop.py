@@ -50,7 +50,7 @@ class PolicyOptimization(Method):
 
     Config: ClassVar[type] = PolicyOptimizationConfig
     config: PolicyOptimizationConfig
-    spends: ClassVar[frozenset[str] | None] = frozenset({"tokens", "rollouts", "calls", "env-steps"})
+    spends: ClassVar[frozenset[str] | None] = frozenset({"tokens", "rollouts", "calls", "env-steps", "decode-steps"})
     minimum_group: ClassVar[int] = 1
     """Smallest group that the method's baseline is defined for."""
 
