@@ -30,7 +30,7 @@ EXTRAS = {
     "gym": "reasoning-gym data sets (--tasks gym:NAME)",
     "math": "compare free-form mathematical answers",
     "remote": "measure models behind OpenAI-compatible endpoints (etude eval http://host:port/v1#model)",
-    "sandbox": "the safe interpreter for Python that a model wrote (--tool python)",
+    "sandbox": "the safe interpreter for Python that a model wrote (--env python)",
     "tensorboard": "--track tensorboard",
     "wandb": "--track wandb",
     "trackio": "--track trackio",

@@ -14,7 +14,7 @@ from etude.errors import InputError, NonFiniteError
 from etude.ledger import FORWARD, Ledger
 from etude.models.language import LanguageModel
 from etude.models.sampling import FinishedEvent, Request, Sampler, SamplingParams, stream_key
-from etude.tasks.base import Environment, TaskSet
+from etude.tasks.base import TOOL_COUNTS, Environment, TaskSet
 from etude.types import Completion, Message, Segment, StopReason, Task, Trajectory
 
 
@@ -39,6 +39,7 @@ class _Episode:
     segments: list[Segment] = field(default_factory=list)
     reward: float = 0.0
     correct: float | None = None
+    tools: dict[str, int] = field(default_factory=dict)
     stop_reason: StopReason = "length"
 
     def trajectory(self) -> Trajectory:
@@ -47,6 +48,7 @@ class _Episode:
             trajectory.tags["environment_reward"] = self.reward
             if self.correct is not None:
                 trajectory.tags["environment_correct"] = self.correct
+            trajectory.tags |= self.tools
         return trajectory
 
 
@@ -148,6 +150,8 @@ def _take_turn(episode: _Episode, completion: Completion, policy: LanguageModel,
     episode.reward += answer.reward
     if "correct" in answer.info:
         episode.correct = float(answer.info["correct"])
+    for name in TOOL_COUNTS & answer.info.keys():
+        episode.tools[name] = episode.tools.get(name, 0) + int(answer.info[name])
     turns = sum(1 for s in episode.segments if s.author == "policy")
     following = None
     if answer.done:

@@ -9,11 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from etude.errors import InputError, nearest
 from etude.tasks.base import TaskSet
 from etude.tasks.user_code import describe, load_object, where
 
-KINDS = "a built-in family, a JSONL file (or train.jsonl,test.jsonl), gym:NAME for a reasoning-gym data set, or file.py:Class for a TaskSet of your own"
+KINDS = (
+    "a built-in family (arithmetic, or arithmetic:terms=4 for harder tasks), a JSONL file (or train.jsonl,test.jsonl), gym:NAME for a reasoning-gym data set, "
+    "or file.py:Class for a TaskSet of your own"
+)
 
 
 def load_tasks(
@@ -24,8 +29,9 @@ def load_tasks(
 ) -> TaskSet:
     """The task set that a specification names, judged by a reward function and practised in an environment of the user's own where given.
 
-    tasks: a built-in family, one JSONL file or two joined by a comma (training, held out), `gym:NAME`, or `file.py:Class`.
-    reward: `file.py:function`. env: `file.py:Class`. seed: the run's, for an environment whose constructor takes one; the held-out split does not depend on it.
+    tasks: a built-in family (`NAME:option=value,option=value` for another difficulty), one JSONL file or two joined by a comma (training, held out), `gym:NAME`,
+    or `file.py:Class`.
+    reward: `file.py:function`. env: `file.py:Class`, or `python` for the built-in tool (see `etude.tasks.python_tool`). seed: the run's, for an environment whose constructor takes one; the held-out split does not depend on it.
     From Python, the things themselves will do as well: a TaskSet or a list of what the lines of a JSONL file hold, a function, a class.
     Raises InputError for whatever cannot be used, before anything is computed.
     """
@@ -33,7 +39,8 @@ def load_tasks(
 
     # The user's code first: it fails fastest.
     environment_class = reward_function = None
-    if env is not None:
+    tool = env if names_tool(env) else None
+    if env is not None and tool is None:
         from etude.tasks.user_environment import EnvironmentClass
 
         environment_class = EnvironmentClass.load(env, seed) if isinstance(env, str) else EnvironmentClass(env, _title(env), seed)
@@ -41,7 +48,7 @@ def load_tasks(
         from etude.tasks.user_reward import RewardFunction
 
         reward_function = RewardFunction.load(reward) if isinstance(reward, str) else RewardFunction(reward, _title(reward))
-    judged_elsewhere = reward is not None or env is not None
+    judged_elsewhere = reward is not None or environment_class is not None
     if isinstance(tasks, TaskSet):
         task_set = tasks
     elif isinstance(tasks, str):
@@ -57,7 +64,16 @@ def load_tasks(
         from etude.tasks.user_reward import RewardedTaskSet
 
         task_set = RewardedTaskSet(task_set, reward_function, has_verdict=has_answer) if from_file else RewardedTaskSet(task_set, reward_function)
+    if tool is not None:
+        from etude.tasks.python_tool import PythonTool
+
+        task_set = PythonTool.named(str(tool), task_set)
     return task_set
+
+
+def names_tool(env: object) -> bool:
+    """Whether `--env` asks for the built-in Python tool and not for a class of the user's own."""
+    return isinstance(env, str) and env.partition(":")[0] == "python"
 
 
 def _title(thing: Any) -> str:
@@ -94,12 +110,27 @@ def _named(spec: str, *, judged_elsewhere: bool) -> TaskSet:
     from etude.tasks.builtin import builtin_task_sets
 
     families = builtin_task_sets()
-    if spec in families:
-        return families[spec]()
+    family, _, difficulty = spec.partition(":")
+    if family in families:
+        return _family(family, families[family], difficulty)
     path = Path(spec).expanduser()
     if path.exists():
         raise InputError(f"--tasks {spec} is a {'folder' if path.is_dir() else 'file'}, but only files that end in .jsonl are read; expected {KINDS}")
     raise InputError(f"there is no task set {spec!r}.{nearest(spec, families)} Built in: {', '.join(families)}. Expected {KINDS}")
+
+
+def _family(name: str, make: Callable[..., TaskSet], difficulty: str) -> TaskSet:
+    """A built-in family, harder or easier by `option=value,option=value`."""
+    options: dict[str, Any] = {}
+    for setting in filter(None, difficulty.split(",")):
+        option, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"--tasks {name}:{difficulty}: {setting!r} is no setting; expected option=value, for example arithmetic:terms=4,high=99")
+        options[option.strip()] = yaml.safe_load(value)
+    try:
+        return make(**options)
+    except TypeError as error:
+        raise InputError(f"--tasks {name}:{difficulty} can't be made: {error}; expected numbers for options of the family, for example terms=4") from error
 
 
 def _from_files(spec: str, judged_elsewhere: bool) -> TaskSet:

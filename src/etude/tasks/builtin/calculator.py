@@ -22,13 +22,18 @@ _PAIR = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([-+*/])\s*(-?\d+(?:\.\d+)?)\s*")
 
 def calculate(call: str) -> str:
     """What the calculator answers: the value of one operation on two numbers as a whole number, a decimal where that is exact, else a fraction; or 'error'."""
+    value = _value(call)
+    return "error" if value is None else _plain(value)
+
+
+def _value(call: str) -> Fraction | None:
+    """The value of a call, or None for one that the calculator cannot read or compute."""
     if not _PAIR.fullmatch(call):
-        return "error"
+        return None
     try:
-        value = evaluate(call)
+        return evaluate(call)
     except ValueError:
-        return "error"
-    return _plain(value)
+        return None
 
 
 class Calculator(Arithmetic):
@@ -122,7 +127,8 @@ class CalculatorEnvironment(Environment):
         call = _CALL.search(text)
         if call is not None and self._taken < self._turns:
             self._calls += 1
-            return EnvironmentStep(messages=(Message("tool", calculate(call[1])),), info={"calls": self._calls})
+            failed = _value(call[1]) is None
+            return EnvironmentStep(messages=(Message("tool", calculate(call[1])),), info={"calls": self._calls, "tool_calls": 1, "tool_errors": int(failed)})
         verdict = self._tasks.verify(self._task, text)
         return EnvironmentStep(reward=verdict["correct"], done=True, info={**verdict, "calls": self._calls})
 
