@@ -69,6 +69,10 @@ class TaskSet(ABC):
         """A worked answer to imitate (supervised fine-tuning), or None where the set has none."""
         return None
 
+    def conversation(self, task: Task, seed: int) -> Sequence[Message] | None:
+        """A whole episode to imitate, from the task's messages to the last assistant turn; None where the set has none."""
+        return None
+
     def environment(self) -> Environment | None:
         """A fresh single-use environment for one multi-turn episode, or None for single-turn tasks."""
         return None

@@ -31,7 +31,8 @@ def load_tasks(
 
     tasks: a built-in family (`NAME:option=value,option=value` for another difficulty), one JSONL file or two joined by a comma (training, held out), `gym:NAME`,
     or `file.py:Class`.
-    reward: `file.py:function`. env: `file.py:Class`, or `python` for the built-in tool (see `etude.tasks.python_tool`). seed: the run's, for an environment whose constructor takes one; the held-out split does not depend on it.
+    reward: `file.py:function`. env: `file.py:Class`, or `python` for the built-in tool (`etude.tasks.python_tool`). seed: the run's, for an environment whose
+    constructor takes one; the held-out split does not depend on it.
     From Python, the things themselves will do as well: a TaskSet or a list of what the lines of a JSONL file hold, a function, a class.
     Raises InputError for whatever cannot be used, before anything is computed.
     """

@@ -31,6 +31,7 @@ OPTIONS = {
     "workers": "interpreters at once",
     **{field.name: "a limit of the sandbox" for field in fields(Limits)},
 }
+NO_CODE = Result("error", error=f"SyntaxError: the call holds no code; expected {OPEN}code{CLOSE}")
 _FENCE = re.compile(r"\s*```(?:python|py)?[^\S\n]*\n(.*?)\n?```\s*", re.DOTALL)
 
 
@@ -132,10 +133,7 @@ class PythonEnvironment(Environment):
         code = called_code(text)
         if code is None:
             return EnvironmentStep(done=True)
-        if not code.strip():
-            result = Result("error", error=f"SyntaxError: the call holds no code; expected {OPEN}code{CLOSE}")
-        else:
-            result = self._sandbox.run([code])[0]
+        result = self._sandbox.run([code])[0] if code.strip() else NO_CODE
         return EnvironmentStep((Message("tool", result.text),), info={"tool_calls": 1, "tool_errors": int(not result.ok), "tool_status": result.status})
 
     def snapshot(self) -> None:

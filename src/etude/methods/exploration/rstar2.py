@@ -21,8 +21,7 @@ from annotated_types import Ge
 
 from etude.config import AtLeastOne, Count, NonNegative
 from etude.errors import InputError
-from etude.memory import Curriculum
-from etude.memory.unsolved import UnsolvedCurriculum
+from etude.memory import Curriculum, UnsolvedCurriculum
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.objectives import Aggregation
