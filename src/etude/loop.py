@@ -20,6 +20,7 @@ from etude.evals.collapse import Reading
 from etude.evals.evaluate import Evaluation, evaluate, keep_samples, record_of
 from etude.evals.monitors import monitors
 from etude.evals.probe import LOOKED_THROUGH, Probe, open_probe, unwatched
+from etude.evals.tools import tool_use
 from etude.ledger import FORWARD, FORWARD_BACKWARD
 from etude.memory import Curriculum, UniformCurriculum
 from etude.method import Method, State
@@ -336,4 +337,4 @@ def rollout_metrics(groups: Sequence[Group]) -> Metrics:
         metrics[f"reward/{name}"] = mean([t.rewards[name] for t in trajectories if name in t.rewards and t.rewards[name] == t.rewards[name]])
     if any(s.author in ("tool", "environment") for t in trajectories for s in t.segments):
         metrics["rollout/turns"] = mean([float(sum(s.author == "policy" for s in t.segments)) for t in trajectories])
-    return metrics
+    return metrics | tool_use(trajectories)

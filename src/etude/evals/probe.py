@@ -29,7 +29,7 @@ from etude.rollouts import group_rollouts
 from etude.tasks.answers import final_answer, normalise
 from etude.tasks.base import TaskSet, prompt_key
 from etude.tasks.jsonl import JsonlTaskSet
-from etude.tasks.loading import load_tasks
+from etude.tasks.loading import load_tasks, names_tool
 from etude.tasks.unlabelled import PartlyLabelled
 from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
 
@@ -125,7 +125,7 @@ def _named(spec: str, inputs: InputConfig) -> TaskSet | str:
     """What `--probe-tasks` names: of a JSONL file all lines, of anything else its held-out split."""
     path = Path(spec).expanduser()
     if path.is_file() and path.suffix.lower() == ".jsonl":
-        return JsonlTaskSet(path, needs_answers=inputs.env is None, hold_all_out=True)
+        return JsonlTaskSet(path, needs_answers=inputs.env is None or names_tool(inputs.env), hold_all_out=True)
     return spec
 
 

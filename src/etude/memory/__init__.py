@@ -2,5 +2,6 @@
 
 from etude.memory.curriculum import Curriculum, UniformCurriculum
 from etude.memory.exemplars import Exemplar, ExemplarStore
+from etude.memory.unsolved import UnsolvedCurriculum
 
-__all__ = ["Curriculum", "Exemplar", "ExemplarStore", "UniformCurriculum"]
+__all__ = ["Curriculum", "Exemplar", "ExemplarStore", "UniformCurriculum", "UnsolvedCurriculum"]

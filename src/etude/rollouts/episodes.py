@@ -17,7 +17,7 @@ from etude.errors import InputError, NonFiniteError
 from etude.ledger import FORWARD, Ledger
 from etude.models.language import LanguageModel
 from etude.models.sampling import FinishedEvent, Request, SamplingParams, stream_key
-from etude.tasks.base import Environment, TaskSet
+from etude.tasks.base import TOOL_COUNTS, Environment, TaskSet
 from etude.types import Completion, Message, Segment, StopReason, Task, Trajectory
 
 
@@ -49,6 +49,7 @@ class Episode:
     segments: list[Segment] = field(default_factory=list)
     reward: float = 0.0
     correct: float | None = None
+    tools: dict[str, int] = field(default_factory=dict)
     stop_reason: StopReason = "length"
     writing: Completion | None = None
 
@@ -69,6 +70,7 @@ class Episode:
             trajectory.tags["environment_reward"] = self.reward
             if self.correct is not None:
                 trajectory.tags["environment_correct"] = self.correct
+            trajectory.tags |= self.tools
         return trajectory
 
 
@@ -199,7 +201,7 @@ class Episodes:
             "expected answers that depend on the task and the turns alone",
             stacklevel=3,
         )
-        episode.segments, episode.reward, episode.correct, episode.writing = [], 0.0, None, None
+        episode.segments, episode.reward, episode.correct, episode.tools, episode.writing = [], 0.0, None, {}, None
         episode.environment = self.task_set.environment()
         assert episode.environment is not None
         self._environments.append(episode.environment)
@@ -219,6 +221,8 @@ class Episodes:
         episode.reward += answer.reward
         if "correct" in answer.info:
             episode.correct = float(answer.info["correct"])
+        for name in TOOL_COUNTS & answer.info.keys():
+            episode.tools[name] = episode.tools.get(name, 0) + int(answer.info[name])
         if answer.done:
             episode.stop_reason = "environment"
             return None

@@ -57,6 +57,7 @@ def episode_to_plain(episode: Episode) -> Plain:
         "segments": [asdict(s) for s in episode.segments],
         "reward": episode.reward,
         "correct": episode.correct,
+        "tools": episode.tools,
         # The sampler's number for the request means nothing to another sampler.
         "writing": None if episode.writing is None else asdict(replace(episode.writing, request=0)),
     }

@@ -33,7 +33,8 @@ def load_tasks(
 
     tasks: a built-in family (`NAME:option=value,option=value` for another difficulty), one JSONL file or two joined by a comma (training, held out), `gym:NAME`,
     or `file.py:Class`.
-    reward: `file.py:function`. env: `file.py:Class`. seed: the run's, for an environment whose constructor takes one; the held-out split does not depend on it.
+    reward: `file.py:function`. env: `file.py:Class`, or `python` for the built-in tool (`etude.tasks.python_tool`). seed: the run's, for an environment whose
+    constructor takes one; the held-out split does not depend on it.
     labelled: refuse tasks of a file that have no answer where nothing else judges them; otherwise attempts at them are left unjudged.
     From Python, the things themselves will do as well: a TaskSet or a list of what the lines of a JSONL file hold, a function, a class.
     Raises InputError for whatever cannot be used, before anything is computed.
@@ -42,7 +43,8 @@ def load_tasks(
 
     # The user's code first: it fails fastest.
     environment_class = reward_function = None
-    if env is not None:
+    tool = env if names_tool(env) else None
+    if env is not None and tool is None:
         from etude.tasks.user_environment import EnvironmentClass
 
         environment_class = EnvironmentClass.load(env, seed) if isinstance(env, str) else EnvironmentClass(env, _title(env), seed)
@@ -51,7 +53,7 @@ def load_tasks(
 
         reward_function = RewardFunction.load(reward) if isinstance(reward, str) else RewardFunction(reward, _title(reward))
     unjudged = not labelled and reward is None and env is None
-    judged_elsewhere = reward is not None or env is not None or unjudged
+    judged_elsewhere = reward is not None or environment_class is not None or unjudged
     if isinstance(tasks, TaskSet):
         task_set = tasks
     elif isinstance(tasks, str):
@@ -71,7 +73,16 @@ def load_tasks(
         from etude.tasks.user_reward import RewardedTaskSet
 
         task_set = RewardedTaskSet(task_set, reward_function, has_verdict=has_answer) if from_file else RewardedTaskSet(task_set, reward_function)
+    if tool is not None:
+        from etude.tasks.python_tool import PythonTool
+
+        task_set = PythonTool.named(str(tool), task_set)
     return task_set
+
+
+def names_tool(env: object) -> bool:
+    """Whether `--env` asks for the built-in Python tool and not for a class of the user's own."""
+    return isinstance(env, str) and env.partition(":")[0] == "python"
 
 
 def _title(thing: Any) -> str:
