@@ -129,7 +129,9 @@ class Trained:
 def starting_logits(settings: State) -> tuple[Floats, Bools]:
     """Logits and which tokens are right, both [V]: right ones first, then the anchor."""
     if settings.right_tokens >= settings.vocabulary - 1:
-        raise InputError(f"right_tokens is {settings.right_tokens} of a vocabulary of {settings.vocabulary}; expected fewer, for the anchor and others that are wrong")
+        raise InputError(
+            f"right_tokens is {settings.right_tokens} of a vocabulary of {settings.vocabulary}; expected fewer, for the anchor and others that are wrong"
+        )
     right_V = np.arange(settings.vocabulary) < settings.right_tokens
     logits_V = np.where(right_V, settings.right_logit, 0.0)
     logits_V[settings.right_tokens] = settings.anchor_logit
