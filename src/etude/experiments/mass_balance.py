@@ -1,9 +1,9 @@
 """Where a policy-gradient step moves probability, and what the number of draws has to do with it.
 
-One state, V tokens with probabilities p = softmax(z), of which some are right. A step draws N tokens, rewards the right ones among them with `right` >= 0 and the wrong ones
-with `wrong` <= 0, and follows the gradient of (1/N) sum_i R_i p_i. To first order the mass Q of all right tokens then changes by eta/N times three terms (BroRL,
-arXiv:2510.01180): right tokens that were drawn gain, wrong tokens that were drawn lose, and what was *not* drawn moves with the mean reward. Only that third part can take mass
-from right tokens, and it fades with N, since a token is missed with probability (1 - p)^N.
+One state, V tokens with probabilities p = softmax(z), of which some are right. A step draws N tokens, rewards the right ones among them with `right` >= 0 and the
+wrong ones with `wrong` <= 0, and follows the gradient of (1/N) sum_i R_i p_i. To first order the mass Q of all right tokens then changes by eta/N times three terms
+(BroRL, arXiv:2510.01180): right tokens that were drawn gain, wrong tokens that were drawn lose, and what was *not* drawn moves with the mean reward. Only that third
+part can take mass from right tokens, and it fades with N, since a token is missed with probability (1 - p)^N.
 
 The simulation trains the logits of one state with AdamW. It is read in two ways. At equal updates more draws are better, as in the paper. At equal draws in all, with the
 learning rate in proportion to the square root of N, they are not: many small updates move more mass than few large ones. So width helps an update; what it costs in draws is
