@@ -83,6 +83,7 @@ def accuracy(group: Group) -> float:
         ),
         common={**ON_TINY, "tasks": "lists:steps=3", "group_size": 8, "evaluate_every": 0, "eval_samples": 32},
         budget="100k-tokens",
+        quick={"eval_samples": 8},
         tests=(
             Comparison("pass@8", "dars", "grpo", AtBudget("eval/pass@8")),
             Comparison("pass@1 is kept", "dars", "grpo", AtBudget("eval/pass@1"), margin=-0.03),

@@ -48,6 +48,7 @@ class DARSBConfig(DARSConfig):
         ),
         common={**ON_TINY, "tasks": "lists:steps=3", "group_size": 8, "evaluate_every": 0, "eval_samples": 32},
         budget="150k-tokens",
+        quick={"eval_samples": 8},
         tests=(
             Comparison("entropy", "dars-b", "dars", Average("rollout/entropy", last=0.5)),
             Comparison("pass@1", "dars-b", "dars", AtBudget("eval/pass@1"), margin=-0.03),
