@@ -27,7 +27,6 @@ from etude.experiments.study import Findings, Table
 from etude.ledger import Budget
 from etude.types import mean
 from etude.viewer.charts import Chart, Line
-from etude.viewer.numbers import percent
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -255,10 +254,10 @@ def study(settings: StudySettings) -> Findings:
         ),
         charts={
             "mass-balance-updates": Chart(
-                "Mass of the right tokens at equal updates", note, [_line(n, runs, 1) for n, runs in by_updates.items()], percent, x_name="updates"
+                "Mass of the right tokens at equal updates", note, [_line(n, runs, 1) for n, runs in by_updates.items()], "{:.3f}".format, x_name="updates"
             ),
             "mass-balance-draws": Chart(
-                "Mass of the right tokens at equal draws", note, [_line(n, runs, n) for n, runs in per_draws.items()], percent, x_name="draws in all"
+                "Mass of the right tokens at equal draws", note, [_line(n, runs, n) for n, runs in per_draws.items()], "{:.3f}".format, x_name="draws in all"
             ),
         },
     )
