@@ -25,7 +25,9 @@ def test_listing_imports_none_of_them(capsys: pytest.CaptureFixture[str]) -> Non
     assert {"mass-balance", "gradient-noise"} <= known_studies().keys()
     assert all(name in shown and about in shown for name, about in known_studies().items())
     heavy = "[m for m in ('torch', 'numpy') if m in sys.modules]"
-    done = subprocess.run([sys.executable, "-c", f"from etude.cli import main; main(['experiment'])\nimport sys\nprint({heavy})"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"from etude.cli import main; main(['experiment'])\nimport sys\nprint({heavy})"], capture_output=True, text=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 

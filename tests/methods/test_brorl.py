@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_baselines import Known, Mixed, advantages, attempt, ready
 
+from etude.advantages import centred, leave_one_out, whiten, whiten_trajectories
 from etude.errors import InputError
 from etude.methods.exploration.brorl import mini_batch_shares, sampled_mass
 from etude.models.sampling import DecodeClock
@@ -109,6 +110,17 @@ def test_advantages_are_centred_in_the_group_and_whitened_over_answers(tmp_path:
     raw = [0.75, -0.25, -0.25, -0.25, 0.5, 0.5, -0.5, -0.5]
     assert credited(whitening=False) == pytest.approx(raw)
     assert credited() == pytest.approx([v / 0.5 for v in raw], abs=1e-6)
+
+
+def test_whitening_takes_the_shrinkage_of_the_groups_mean_out() -> None:
+    """With groups of one size the mean of all and the mean of the others differ by the factor N / (N - 1), which whitening does not see."""
+    groups = [Group("a", [attempt(1.0), attempt(0.0), attempt(0.0), attempt(0.0)]), Group("b", [attempt(1.0), attempt(1.0), attempt(0.0), attempt(0.0)])]
+    found = []
+    for baseline in (centred, leave_one_out):
+        whiten_trajectories(groups, baseline, whiten)
+        found.append([a for group in groups for a in advantages(group)])
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    assert max(found[0]) > 1
 
 
 def test_the_objective_is_the_papers(tmp_path: Path) -> None:

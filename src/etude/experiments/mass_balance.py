@@ -1,13 +1,14 @@
 """Where a policy-gradient step moves probability, and what the number of draws has to do with it.
 
-One state, V tokens with probabilities p = softmax(z), of which some are right. A step draws N tokens, rewards the right ones among them with `right` >= 0 and the wrong ones
-with `wrong` <= 0, and follows the gradient of (1/N) sum_i R_i p_i. To first order the mass Q of all right tokens then changes by eta/N times three terms (BroRL,
-arXiv:2510.01180): right tokens that were drawn gain, wrong tokens that were drawn lose, and what was *not* drawn moves with the mean reward. Only that third part can take mass
-from right tokens, and it fades with N, since a token is missed with probability (1 - p)^N.
+One state, V tokens with probabilities p = softmax(z), of which some are right. A step draws N tokens, rewards the right ones among them with `right` >= 0 and
+the wrong ones with `wrong` <= 0, and follows the gradient of (1/N) sum_i R_i p_i. To first order the mass Q of all right tokens then changes by eta/N times
+three terms (BroRL, arXiv:2510.01180): right tokens that were drawn gain, wrong tokens that were drawn lose, and what was *not* drawn moves with the mean
+reward. Only that third part can take mass from right tokens. The squares that it is made of fade with N, since a token is missed with probability (1 - p)^N;
+the mean reward that multiplies them grows meanwhile, so that its share of a step may rise before it falls.
 
-The simulation trains the logits of one state with AdamW. It is read in two ways. At equal updates more draws are better, as in the paper. At equal draws in all, with the
-learning rate in proportion to the square root of N, they are not: many small updates move more mass than few large ones. So width helps an update; what it costs in draws is
-another question.
+The simulation trains the logits of one state with AdamW. It is read in two ways. At equal updates more draws are better, as in the paper. At equal draws in
+all, with the learning rate in proportion to the square root of N, they are not: many small updates move more mass than few large ones. Width helps an update;
+it does not make up for what it costs in draws.
 """
 
 from __future__ import annotations
@@ -128,7 +129,9 @@ class Trained:
 def starting_logits(settings: State) -> tuple[Floats, Bools]:
     """Logits and which tokens are right, both [V]: right ones first, then the anchor."""
     if settings.right_tokens >= settings.vocabulary - 1:
-        raise InputError(f"right_tokens is {settings.right_tokens} of a vocabulary of {settings.vocabulary}; expected fewer, for the anchor and others that are wrong")
+        raise InputError(
+            f"right_tokens is {settings.right_tokens} of a vocabulary of {settings.vocabulary}; expected fewer, for the anchor and others that are wrong"
+        )
     right_V = np.arange(settings.vocabulary) < settings.right_tokens
     logits_V = np.where(right_V, settings.right_logit, 0.0)
     logits_V[settings.right_tokens] = settings.anchor_logit
