@@ -84,8 +84,8 @@ def mini_batch_shares(groups: Sequence[Group], count: int) -> list[list[Trajecto
         expectation="On hard tasks and at the same number of rollouts, with 128 attempts at 4 tasks a step the share of groups that have right and wrong ones is "
         "more than 20 points larger than with 8 attempts at 64 tasks, and held-out pass@8 and pass@1 end higher.",
         arms=(
-            Arm("128 attempts", "brorl", {"tasks_per_step": 4, "group_size": 128}),
-            Arm("8 attempts", "brorl", {"tasks_per_step": 64, "group_size": 8}),
+            Arm("128 attempts", "brorl", {"tasks_per_step": 4, "group_size": 128, "lr_batch": 512, "sampling_rounds": 1}),
+            Arm("8 attempts", "brorl", {"tasks_per_step": 64, "group_size": 8, "lr_batch": 512, "sampling_rounds": 1}),
             Arm("8 attempts, RLOO", "rloo", {"tasks_per_step": 64, "group_size": 8, "kl_coefficient": 0.0, "aggregation": "token_mean", "clip_high": 0.28}),
         ),
         common={**ON_TINY, "tasks": "countdown:high=25", "eval_tasks": 96, "evaluate_every": 5, "mini_batches": 2, "warmup_steps": 0, "lr": 5e-4},
