@@ -23,7 +23,7 @@ ELSEWHERE = {"README.md": "index.md", "examples/README.md": "examples.md", "benc
 """Repository path -> site path of the pages that lie outside docs/."""
 SECTIONS = {
     "Start": ("index.md", "bring-your-own.md", "examples.md"),
-    "Compare and check": ("how-to-compare.md", "claims.md", "statistics.md", "probe.md"),
+    "Compare and check": ("how-to-compare.md", "claims.md", "experiments.md", "statistics.md", "probe.md"),
     "Methods": ("methods/",),
     "Inside": ("architecture.md", "engine.md", "tiny-model.md", "how-to-add-a-method.md", "benchmarks.md", "dependencies.md"),
     "API": ("api/",),

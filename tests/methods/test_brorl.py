@@ -10,10 +10,13 @@ import pytest
 import torch
 from test_baselines import Known, Mixed, advantages, attempt, ready
 
+import etude
+from etude.advantages import centred, leave_one_out, whiten, whiten_trajectories
 from etude.errors import InputError
 from etude.methods.exploration.brorl import mini_batch_shares, sampled_mass
 from etude.models.sampling import DecodeClock
 from etude.objectives import PolicyObjective
+from etude.run import Run, without_time
 from etude.types import Group, Task, trajectories_of
 
 
@@ -111,6 +114,17 @@ def test_advantages_are_centred_in_the_group_and_whitened_over_answers(tmp_path:
     assert credited() == pytest.approx([v / 0.5 for v in raw], abs=1e-6)
 
 
+def test_whitening_takes_the_shrinkage_of_the_groups_mean_out() -> None:
+    """With groups of one size the mean of all and the mean of the others differ by the factor N / (N - 1), which whitening does not see."""
+    groups = [Group("a", [attempt(1.0), attempt(0.0), attempt(0.0), attempt(0.0)]), Group("b", [attempt(1.0), attempt(1.0), attempt(0.0), attempt(0.0)])]
+    found = []
+    for baseline in (centred, leave_one_out):
+        whiten_trajectories(groups, baseline, whiten)
+        found.append([a for group in groups for a in advantages(group)])
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    assert max(found[0]) > 1
+
+
 def test_the_objective_is_the_papers(tmp_path: Path) -> None:
     criterion = ready("brorl", tmp_path).criterion
     assert isinstance(criterion, PolicyObjective)
@@ -164,6 +178,22 @@ def test_the_reference_moves_along_and_is_still_there_after_a_checkpoint(tmp_pat
     assert torch.equal(weights(again), weights(method))
     fixed = ready("brorl", tmp_path, **{**settings, "reference_steps": 0})
     assert stepped(fixed, 1, 3)[2] > 1e-3
+
+
+def test_a_run_whose_reference_was_reset_resumes_exactly(tmp_path: Path) -> None:
+    settings = {
+        **{"tasks_per_step": 2, "group_size": 8, "max_new_tokens": 10, "eval_tasks": 4, "eval_samples": 2, "evaluate_every": 0, "checkpoint_every": 2},
+        **{"kl_coefficient": 0.05, "reference_steps": 1, "lr": 3e-3, "warmup_steps": 0, "quiet": True, "threads": 1, "dynamic_sampling": False},
+    }
+    etude.train("brorl", out=tmp_path / "whole", steps=4, **settings)
+    etude.train("brorl", out=tmp_path / "parted", steps=2, **settings)
+    etude.train(resume=tmp_path / "parted", steps=4)
+    whole, parted = ([without_time(line) for line in Run.open(tmp_path / name).metrics() if "loss/total" in line] for name in ("whole", "parted"))
+    assert [line["step"] for line in whole] == [1, 2, 3, 4]
+    for line in (*whole, *parted):
+        # The shorter run measured once more, after its own last step.
+        line["ledger"] = {k: v for k, v in line["ledger"].items() if not k.startswith("evaluation")}
+    assert parted == whole
 
 
 def test_a_reference_that_nobody_looks_at_is_refused(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Where a policy-gradient step moves probability, and what the number of draws has to do with it.
 
-One state, V tokens with probabilities p = softmax(z), of which some are right. A step draws N tokens, rewards the right ones among them with `right` >= 0 and the
-wrong ones with `wrong` <= 0, and follows the gradient of (1/N) sum_i R_i p_i. To first order the mass Q of all right tokens then changes by eta/N times three terms
-(BroRL, arXiv:2510.01180): right tokens that were drawn gain, wrong tokens that were drawn lose, and what was *not* drawn moves with the mean reward. Only that third
-part can take mass from right tokens, and it fades with N, since a token is missed with probability (1 - p)^N.
+One state, V tokens with probabilities p = softmax(z), of which some are right. A step draws N tokens, rewards the right ones among them with `right` >= 0 and
+the wrong ones with `wrong` <= 0, and follows the gradient of (1/N) sum_i R_i p_i. To first order the mass Q of all right tokens then changes by eta/N times
+three terms (BroRL, arXiv:2510.01180): right tokens that were drawn gain, wrong tokens that were drawn lose, and what was *not* drawn moves with the mean
+reward. Only that third part can take mass from right tokens. The squares that it is made of fade with N, since a token is missed with probability (1 - p)^N;
+the mean reward that multiplies them grows meanwhile, so that its share of a step may rise before it falls.
 
-The simulation trains the logits of one state with AdamW. It is read in two ways. At equal updates more draws are better, as in the paper. At equal draws in all, with the
-learning rate in proportion to the square root of N, they are not: many small updates move more mass than few large ones. So width helps an update; what it costs in draws is
-another question.
+The simulation trains the logits of one state with AdamW. It is read in two ways. At equal updates more draws are better, as in the paper. At equal draws in
+all, with the learning rate in proportion to the square root of N, they are not: many small updates move more mass than few large ones. Width helps an update;
+it does not make up for what it costs in draws.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from etude.experiments.study import Findings, Table
 from etude.ledger import Budget
 from etude.types import mean
 from etude.viewer.charts import Chart, Line
-from etude.viewer.numbers import percent
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -257,10 +257,10 @@ def study(settings: StudySettings) -> Findings:
         ),
         charts={
             "mass-balance-updates": Chart(
-                "Mass of the right tokens at equal updates", note, [_line(n, runs, 1) for n, runs in by_updates.items()], percent, x_name="updates"
+                "Mass of the right tokens at equal updates", note, [_line(n, runs, 1) for n, runs in by_updates.items()], "{:.3f}".format, x_name="updates"
             ),
             "mass-balance-draws": Chart(
-                "Mass of the right tokens at equal draws", note, [_line(n, runs, n) for n, runs in per_draws.items()], percent, x_name="draws in all"
+                "Mass of the right tokens at equal draws", note, [_line(n, runs, n) for n, runs in per_draws.items()], "{:.3f}".format, x_name="draws in all"
             ),
         },
     )

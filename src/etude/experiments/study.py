@@ -1,7 +1,8 @@
 """What `etude experiment` runs: a study asks one question of a simulation or of a model, over seeds, and answers with numbers, a table and charts.
 
-A module of this folder is a study when it has `StudySettings`, a dataclass of options, and `study(settings) -> Findings`. Its name on the command line is the file's with
-hyphens, and the first line of its docstring says what it is about. Claims use the same modules by another door: a function(seed, settings, budget) -> dict of floats.
+A module of this folder is a study when it has `StudySettings`, a dataclass of options, and `study(settings) -> Findings`. Its name on the command line is the
+file's with hyphens, and the first line of its docstring says what it is about. Claims use the same modules by another door: a function(seed, settings, budget)
+-> dict of floats.
 """
 
 from __future__ import annotations
