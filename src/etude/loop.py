@@ -70,9 +70,7 @@ class PolicyOptimization(Method):
                 + ("; reinforce-pp works with single attempts" if self.minimum_group > 1 else "")
             )
         inputs = self.inputs
-        self.task_set = self._task_set or load_tasks(
-            inputs.tasks, reward=inputs.reward, env=inputs.env, seed=self.run.seed, labelled=not self.card.label_free
-        )
+        self.task_set = self._task_set or load_tasks(inputs.tasks, reward=inputs.reward, env=inputs.env, seed=self.run.seed, labelled=not self.card.label_free)
         self.held_out = list(self.task_set.held_out())[: config.evaluation.eval_tasks]
         if not self.held_out:
             raise InputError(f"the task set {self.task_set.name} has no held-out tasks; expected at least one to measure progress on")
