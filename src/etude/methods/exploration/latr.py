@@ -42,9 +42,9 @@ class LATRConfig(GRPOConfig):
     """Share from given steps on instead, as `0:1,10:0.75,20:0.5,80:0.25,200:0`; steps count from 0."""
     branch_candidates: Annotated[int, Ge(2)] = 2
     """A branch opens with one of so many most likely tokens."""
-    branch_probability: Share = 0.15
+    branch_probability: Share = 0.1
     """Which has to be likelier than this."""
-    branch_gap: Share = 0.4
+    branch_gap: Share = 0.6
     """And less than this much less likely than the most likely one."""
     branch_priority: Literal["probability", "order"] = "probability"
     """Who gets the last places: the likelier token, or the earlier branch."""
@@ -64,7 +64,7 @@ class LATRConfig(GRPOConfig):
     """Tokens after which the trees are written to their ends by sampling in any case (0: half of what an answer may have)."""
     growing_decay: NonNegative = 0.05
     """By how much the share of taken places at which they count as grown falls over the length of an answer."""
-    fill: Literal["copies", "samples"] = "copies"
+    fill: Literal["copies", "samples"] = "samples"
     """What takes the places that are left then: copies of the first branch, which go on differently, or attempts from the prompt."""
     trunk: Literal["likeliest", "sampled"] = "likeliest"
     """How a branch goes on while the tree grows."""
