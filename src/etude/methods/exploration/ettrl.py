@@ -73,7 +73,7 @@ class ETTRLConfig(VotedConfig):
             Arm("random forks", "ettrl", {"fork_at": "random"}),
             Arm("shuffled weights", "ettrl", {"reshaping": "shuffled"}),
         ),
-        common={**ON_TINY, "tasks_per_step": 8, "eval_tasks": 96},
+        common={**ON_TINY, "tasks_per_step": 8, "eval_tasks": 96, "probe": "never"},
         budget="60k-tokens",
         tests=(
             Comparison("votes per token, against 1.3 times TTRL's", "ettrl", "ttrl", Average("tree/leaves_per_100_tokens"), margin=1.7),

@@ -84,7 +84,7 @@ class TTRLConfig(VotedConfig):
         statement="A model improves on tasks without any reference answer by taking the majority's answer as the label.",
         expectation="Without labels held-out pass@1 rises by more than 20 points. With any of the given answers as the label it ends at least 10 points lower.",
         arms=(Arm("ttrl"), Arm("any answer", "ttrl", {"pseudo_labels": "random"})),
-        common={**ON_TINY, "tasks_per_step": 8, "eval_tasks": 96},
+        common={**ON_TINY, "tasks_per_step": 8, "eval_tasks": 96, "probe": "never"},
         budget="120k-tokens",
         tests=(
             Comparison("gain without labels", "ttrl", None, gain("eval/pass@1"), margin=0.2),
