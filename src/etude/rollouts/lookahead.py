@@ -54,8 +54,8 @@ class LookaheadRule:
     """
 
     candidates: int = 2
-    least_probability: float = 0.15
-    largest_gap: float = 0.4
+    least_probability: float = 0.1
+    largest_gap: float = 0.6
     priority: Literal["probability", "order"] = "probability"
     windows: tuple[int, ...] = (4, 8)
     alike: Alike | None = field(default=lambda a, b: alike_by_edits(a, b, below=0.4))
@@ -63,7 +63,7 @@ class LookaheadRule:
     decay: float = 0.05
     force: int = 24
     sampled_trunk: bool = False
-    fill: Literal["copies", "samples"] = "copies"
+    fill: Literal["copies", "samples"] = "samples"
 
 
 @dataclass(frozen=True)

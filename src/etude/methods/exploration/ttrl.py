@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition, room_to_learn
 from etude.config import AtLeastOne, NonNegative
 from etude.errors import InputError
+from etude.evals.measures import AtBudget, First, gain
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.objectives import Aggregation
@@ -78,6 +80,27 @@ class TTRLConfig(VotedConfig):
     summary="the answer that most attempts give is the label",
     config=TTRLConfig,
     signal="votes",
+    claim=Claim(
+        statement="A model improves on tasks without any reference answer by taking the majority's answer as the label.",
+        expectation="Without labels held-out pass@1 rises by more than 20 points. With any of the given answers as the label it ends at least 10 points lower.",
+        arms=(Arm("ttrl"), Arm("any answer", "ttrl", {"pseudo_labels": "random"})),
+        common={**ON_TINY, "tasks_per_step": 8, "eval_tasks": 96, "probe": "never"},
+        budget="120k-tokens",
+        tests=(
+            Comparison("gain without labels", "ttrl", None, gain("eval/pass@1"), margin=0.2),
+            Comparison("the majority's answer", "ttrl", "any answer", AtBudget("eval/pass@1"), margin=0.1, role="ablation"),
+        ),
+        preconditions=(
+            room_to_learn("ttrl"),
+            Precondition(
+                "the majority knows more",
+                "ttrl",
+                First("votes/label_accuracy") - First("votes/right_share"),
+                at_least=0.1,
+                otherwise="the majority is right no more often than a single attempt, and there is nothing to learn from it",
+            ),
+        ),
+    ),
 )
 class TTRL(Voted):
     """Differs from GRPO in the reward, and in how many attempts vote."""
