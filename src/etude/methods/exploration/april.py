@@ -81,7 +81,7 @@ class PartialGathering(PolicyOptimization):
         places = itertools.count()
 
         def ask(tasks: Iterable[Task]) -> None:
-            self.partial.ask((task, self.attempts(task, next(places))) for task in tasks)
+            self.partial.ask((task, self.requests(task, next(places))) for task in tasks)
 
         ask(tasks)
         with Episodes(self.policy, self.task_set, self.params, max_turns=self.max_turns, ledger=self.run.ledger) as episodes:
@@ -93,7 +93,7 @@ class PartialGathering(PolicyOptimization):
             self.judge(self.gathered.accepted)
         return [*self.gathered.accepted, *self.gathered.rejected]
 
-    def attempts(self, task: Task, place: int) -> list[EpisodeRequest]:
+    def requests(self, task: Task, place: int) -> list[EpisodeRequest]:
         """The attempts at a task whose group begins in this step. Their random numbers stay theirs, in whatever step they end."""
         return [EpisodeRequest(task, sample, self.stream(task, place, sample)) for sample in range(self.config.group_size)]
 
