@@ -77,6 +77,24 @@ def test_an_aborted_sequence_resumes_to_the_same_tokens(llama: PreTrainedModel, 
         assert not cut or one.tokens == two.tokens
 
 
+def test_several_are_aborted_at_once_and_the_others_go_on(llama: PreTrainedModel) -> None:
+    requests = sampled(10, tokens=16, ignore_eos=True)
+    whole = engine(llama).generate(requests)
+    sampler = engine(llama, slots=7)
+    ids = [sampler.add(r) for r in requests]
+    for _ in range(4):
+        sampler.step()
+    # Some from the middle of the rows, and one that waits.
+    stopped = [1, 2, 5, 8]
+    partial = sampler.abort_all([ids[i] for i in stopped])
+    assert [p.tokens for p in partial] == [whole[i].tokens[: len(p.tokens)] for i, p in zip(stopped, partial, strict=True)]
+    assert [len(p.tokens) for p in partial] == [4, 4, 4, 0]
+    rest = {c.request: c.tokens for c in sampler.stream([])}
+    assert rest == {ident: whole[i].tokens for i, ident in enumerate(ids) if i not in stopped}
+    with pytest.raises(InputError, match="can't be aborted"):
+        sampler.abort_all([ids[0]])
+
+
 def test_a_resumed_sequence_keeps_the_versions_that_wrote_it(llama: PreTrainedModel) -> None:
     sampler = engine(llama)
     request = Request((5, 6, 7), SamplingParams(8, ignore_eos=True), stream=3)

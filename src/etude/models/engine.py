@@ -160,20 +160,23 @@ class Engine(Sampler):
         self._enqueue(sequence)
         return sequence.id
 
-    @torch.inference_mode()
     def abort(self, request: int) -> Completion:
-        sequence = self._live.get(request)
-        if sequence is None:
-            raise InputError(f"request {request} can't be aborted: it is not in flight")
-        if sequence in self._running:
-            row = self._running.index(sequence)
-            self._park_if_kept(row)
+        return self.abort_all([request])[0]
+
+    @torch.inference_mode()
+    def abort_all(self, requests: Sequence[int]) -> list[Completion]:
+        for request in requests:
+            if request not in self._live:
+                raise InputError(f"request {request} can't be aborted: it is not in flight")
+        sequences = [self._live[request] for request in requests]
+        for sequence in sequences:
+            if sequence in self._running:
+                self._park_if_kept(self._running.index(sequence))
+            else:
+                self._waiting.remove(sequence)
             sequence.finished = "aborted"
-            self._compact()
-        else:
-            self._waiting.remove(sequence)
-            sequence.finished = "aborted"
-        return self._retire(sequence)
+        self._compact()
+        return [self._retire(sequence) for sequence in sequences]
 
     def release(self, request: int) -> None:
         self._kept.pop(request, None)

@@ -164,6 +164,10 @@ class Sampler(ABC):
     def abort(self, request: int) -> Completion:
         """Stop a waiting or running request; what it has so far comes back with stop reason 'aborted', and can be resumed as a request's `prefix`."""
 
+    def abort_all(self, requests: Sequence[int]) -> list[Completion]:
+        """Stop several requests, which a back end may do at less cost than one after the other."""
+        return [self.abort(request) for request in requests]
+
     @abstractmethod
     def release(self, request: int) -> None:
         """Let go of a kept request's state."""

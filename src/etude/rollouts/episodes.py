@@ -162,10 +162,9 @@ class Episodes:
 
     def stop(self) -> list[Episode]:
         """Take everything that still runs out of the sampler, to be resumed later. The environments of what is returned are the caller's to close."""
-        # From the newest on: the sampler closes the gap that each leaves by moving the last of its rows.
-        for ident, episode in reversed(self._running.items()):
-            completion = self.policy.sampler.abort(ident)
-            self.policy.sampler.release(ident)
+        sampler = self.policy.sampler
+        for (ident, episode), completion in zip(self._running.items(), sampler.abort_all(list(self._running)), strict=True):
+            sampler.release(ident)
             self._count(episode, completion)
             episode.writing = completion
             if episode.environment is not None:

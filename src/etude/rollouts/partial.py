@@ -91,15 +91,7 @@ class PartialRollouts:
     (0: no limit; where more than the target are as old, the newer of them have to wait). keep: go on with unfinished groups later; without it they are thrown away.
     """
 
-    def __init__(
-        self,
-        target: int,
-        requested: int,
-        *,
-        most_rejected: int = 1,
-        max_lag: int = 0,
-        keep: bool = True,
-    ) -> None:
+    def __init__(self, target: int, requested: int, *, most_rejected: int = 1, max_lag: int = 0, keep: bool = True) -> None:
         if not 1 <= target <= requested:
             raise ValueError(f"target is {target} and requested {requested}; expected at least one group, and no fewer requested than wanted")
         self.target, self.requested = target, requested
@@ -164,7 +156,7 @@ class PartialRollouts:
         return taken
 
     def close(self) -> None:
-        """Close the environments of what waits; it can still be saved, but not be gone on with in this process."""
+        """Close the environments of what waits. It can still be saved, and gone on with in fresh environments."""
         _close(self.buffer)
 
     def state(self) -> dict[str, Any]:

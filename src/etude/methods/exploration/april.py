@@ -81,7 +81,7 @@ class PartialGathering(PolicyOptimization):
         places = itertools.count()
 
         def ask(tasks: Iterable[Task]) -> None:
-            self.partial.ask((task, self.attempts(task, next(places))) for task in tasks)
+            self.partial.ask((task, self.requests(task, next(places))) for task in tasks)
 
         ask(tasks)
         with Episodes(self.policy, self.task_set, self.params, max_turns=self.max_turns, ledger=self.run.ledger) as episodes:
@@ -93,7 +93,7 @@ class PartialGathering(PolicyOptimization):
             self.judge(self.gathered.accepted)
         return [*self.gathered.accepted, *self.gathered.rejected]
 
-    def attempts(self, task: Task, place: int) -> list[EpisodeRequest]:
+    def requests(self, task: Task, place: int) -> list[EpisodeRequest]:
         """The attempts at a task whose group begins in this step. Their random numbers stay theirs, in whatever step they end."""
         return [EpisodeRequest(task, sample, self.stream(task, place, sample)) for sample in range(self.config.group_size)]
 
@@ -199,11 +199,13 @@ TRAINED_PER_DECODE_STEP = Spent("trained_tokens") / Spent("decode_steps")
         preconditions=(
             room_to_learn("synchronous"),
             Precondition(
-                "lengths have a tail", "synchronous", Average("rollout/length_tail"), at_least=1.8, otherwise="no attempt takes much longer than the others"
+                "lengths have a tail", "synchronous", Average("rollout/length_tail"), at_least=2, otherwise="no attempt takes much longer than the others"
             ),
             Precondition("waiting leaves slots empty", "synchronous", Average("rollout/utilisation"), at_most=0.6, otherwise="there is little to fill"),
         ),
-        plot="eval/pass@1",
+        tried="The task set, for its tail: of the built-in families `lists` has the longest (99th percentile over mean about 2.2); longer arithmetic does not make the model "
+        "write more, and it solves none of the lists of 16 items or more. `over_provision`, on seed 0 over 10 steps: 1, 1.5, 2 and 3 train on 112, 203, 259 and 263 "
+        "tokens a decode step, so that 2 fills the slots; the share of stale tokens is then 61 %. The learning rate is the default.",
     ),
 )
 class APRIL(PartialGathering, GRPO):
