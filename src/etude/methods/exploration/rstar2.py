@@ -19,8 +19,10 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
+from etude.claim import Arm, Claim, Comparison, Precondition
 from etude.config import AtLeastOne, Count, NonNegative
 from etude.errors import InputError
+from etude.evals.measures import Final
 from etude.memory import Curriculum, UnsolvedCurriculum
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
@@ -72,6 +74,48 @@ class RStar2Config(GRPOConfig):
     title="rStar2-Agent: Agentic Reasoning Technical Report",
     summary="of the right attempts, learn from those whose tool calls worked",
     config=RStar2Config,
+    claim=Claim(
+        statement="Rewards for answers alone leave failed tool calls in right answers. Learning from the clean ones among twice as many attempts removes them and makes "
+        "answers shorter, at the same accuracy or better.",
+        expectation="From a model a quarter of whose calls in right attempts fail, on the same number of generated tokens, that share is lower under RoC than under "
+        "GRPO on all attempts by more than 5 points in the last quarter of the budget, right attempts are shorter, and held-out pass@1 is at most 3 points lower.",
+        arms=(
+            Arm("rstar2", settings={"method": "rstar2", "group_size": 8}),
+            Arm("grpo", settings={"method": "grpo", "group_size": 16, "clip_high": 0.28, "aggregation": "token_mean"}),
+            Arm("at random", "rstar2", {"method": "rstar2", "group_size": 8, "downsample": "random"}),
+        ),
+        common={
+            "model": "tiny",
+            "tasks": "calculator:sloppy=0.6,spare_turns=2",
+            "tasks_per_step": 8,
+            "lr": 1e-3,
+            "eval_tasks": 96,
+            "eval_samples": 4,
+            "evaluate_every": 10,
+        },
+        experiment="etude.experiments.flawed_positives:flawed_positives",
+        budget="80k-tokens",
+        tests=(
+            Comparison("failed calls in right attempts", "rstar2", "grpo", Final("error_rate"), better="lower", margin=0.05),
+            Comparison("length of right attempts", "rstar2", "grpo", Final("length"), better="lower"),
+            Comparison("accuracy is kept", "rstar2", "grpo", Final("pass_rate"), margin=-0.03),
+            Comparison("the selection by penalty", "rstar2", "at random", Final("error_rate"), better="lower", margin=0.05, role="ablation"),
+        ),
+        preconditions=(
+            Precondition(
+                "right attempts have failed calls", "rstar2", Final("error_rate_first"), at_least=0.2, otherwise="there is nothing for the selection to remove"
+            ),
+            Precondition(
+                "room to learn",
+                "rstar2",
+                Final("pass_rate_first"),
+                at_least=0.1,
+                at_most=0.75,
+                otherwise="the model solves almost nothing, or almost everything",
+            ),
+        ),
+        quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "tasks_per_step": 4, "group_size": 4},
+    ),
 )
 class RStar2(GRPO):
     """Differs from GRPO in which attempts are learnt from."""
