@@ -125,10 +125,10 @@ class XRPOConfig(GRPOConfig):
             ),
             room_to_learn("grpo"),
         ),
-        tried="Seeding, first: behind two right examples of similar questions the model solves 0.4 % of its attempts at arithmetic, alone 35 %, and in a run 0.6 % of the seeded "
-        "attempts (scripts/seeded_success.py; another layout of the prompt changed nothing). The whole method, seed 0 with 60k tokens and groups of 8: GRPO ended at a pass@1 of "
-        "40.3 %, XRPO without seeding at 38.2 %, with it at 39.0 %. With four attempts in the first round few tasks show spread: 38 % of the groups have some at the end of "
-        "a step, under GRPO 50 %.",
+        tried="Seeding, first: behind two right examples of similar questions the model solves 0.4 % of its attempts at arithmetic, alone 35 %, and in a "
+        "run 0.6 % of the seeded attempts (scripts/seeded_success.py; another layout of the prompt changed nothing). The whole method, seed 0 with "
+        "60k tokens and groups of 8: GRPO ended at a pass@1 of 40.3 %, XRPO without seeding at 38.2 %, with it at 39.0 %. With four attempts in the"
+        " first round few tasks show spread: 38 % of the groups have some at the end of a step, under GRPO 50 %.",
     ),
 )
 class XRPO(GRPO):
