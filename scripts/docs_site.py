@@ -29,7 +29,7 @@ SECTIONS = {
     "API": ("api/",),
 }
 """Section -> pages in order; a folder stands for all in it. Pages that are not there are left out."""
-ROOMS = ("advantages", "objectives", "rewards", "rollouts", "memory", "evals", "tasks.base", "types", "method", "loop", "config", "models.sampling")
+ROOMS = ("advantages", "objectives", "rewards", "rollouts", "memory", "sandbox", "evals", "tasks.base", "types", "method", "loop", "config", "models.sampling")
 """Modules below etude that have a page of the API reference."""
 TITLES = {
     "index.md": "What it is",

@@ -349,6 +349,12 @@ def main() -> None:
     for name in settings["preload"]:
         importlib.import_module(name)
     child: Child | None = Child(settings)
+    # What a machine forbids shows in the first child, and has to show now.
+    tried = child.run("1")
+    child.close()
+    if tried["status"] != "ok":
+        sys.exit(f"{tried['stdout']}{tried.get('error') or tried['status']}")
+    child = Child(settings)
     answers.write(frame({"ready": True}))
     answers.flush()
     while (request := read_frame(requests)) is not None:
