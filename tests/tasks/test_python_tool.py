@@ -16,6 +16,7 @@ from etude.models.sampling import SamplingParams
 from etude.rewards import judge
 from etude.rollouts import EpisodeRequest, run_episodes
 from etude.run import Run
+from etude.sandbox import open_sandbox
 from etude.tasks.base import EnvironmentStep
 from etude.tasks.loading import load_tasks
 from etude.tasks.python_tool import INSTRUCTION, PythonEnvironment, PythonTool, called_code
@@ -82,6 +83,10 @@ def test_limits_can_be_given_and_are_told_to_the_model() -> None:
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap (apt-get install bubblewrap)")
 def test_the_jail_runs_all_of_python() -> None:
+    try:
+        open_sandbox("jail", workers=1).close()
+    except InputError as error:
+        pytest.skip(str(error))
     environment = tool("python:backend=jail,preload=fractions+decimal,workers=1").environment()
     step = environment.step("<python>from fractions import Fraction\nsum(Fraction(1, k) for k in range(1, 5))")
     assert (step.messages, step.info["tool_errors"]) == ((Message("tool", "Fraction(25, 12)"),), 0)
