@@ -100,8 +100,7 @@ def test_large_trees_are_cut() -> None:
 )
 def test_what_is_no_tree_is_left_out(bad: dict[str, Any]) -> None:
     assert draw_tree(bad) is None
-    drawn, broken = chosen_trees([bad, SMALL])
-    assert (len(drawn), broken) == (1, 1)
+    assert len(chosen_trees([bad, SMALL])) == 1
 
 
 def test_early_and_late_steps_are_shown(make_run: MakeRun) -> None:
@@ -125,6 +124,14 @@ def test_what_a_model_wrote_stays_text(make_run: MakeRun) -> None:
     assert "␛</text>" in page
     assert "↵</text>" in page
     assert "␣</text>" in page
+
+
+def test_lines_that_are_no_trees_are_counted(make_run: MakeRun) -> None:
+    folder = make_run()
+    (folder / "trees.jsonl").write_text(json.dumps(SMALL) + '\n{"step": 2}\n{"branches": []}\n{')
+    page = write_report(folder).read_text()
+    assert "3 lines of the run" in page
+    assert "Trees of attempts" in page
 
 
 def test_a_run_without_trees_has_no_such_section(make_run: MakeRun) -> None:

@@ -79,8 +79,6 @@ def render(record: RunRecord) -> str:
     charts, folded, probed = main_charts(record), learner_charts(record), probe_charts(record)
     found = pairs(record.samples)
     tried = attempts(record.trajectories)
-    trees, undrawn = chosen_trees(record.trees)
-    record.broken_lines += undrawn
     return render_page(
         "report.html",
         record=record,
@@ -100,7 +98,7 @@ def render(record: RunRecord) -> str:
         pair_counts=Counter(p.change for p in found[:MOST_PAIRS]),
         before_step=found[0].before.step if found else 0,
         after_step=found[0].after.step if found else 0,
-        trees=trees,
+        trees=chosen_trees(record.trees),
         attempts=tried,
         attempt_steps=sorted({a.step for a in tried}),
         attempt_counts=Counter(a.mark for a in tried),

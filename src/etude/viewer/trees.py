@@ -83,11 +83,10 @@ class _Branch:
         return self.fork + len(self.texts)
 
 
-def chosen_trees(records: Sequence[Mapping[str, Any]]) -> tuple[list[DrawnTree], int]:
-    """The first, the middle and the last tree of a run, drawn; and how many records could not be."""
-    drawn = [(record, tree) for record in records if (tree := draw_tree(record)) is not None]
-    places = sorted({0, len(drawn) // 2, len(drawn) - 1}) if drawn else []
-    return [drawn[i][1] for i in places], len(records) - len(drawn)
+def chosen_trees(records: Sequence[Mapping[str, Any]]) -> list[DrawnTree]:
+    """The first, the middle and the last tree of a run, drawn."""
+    places = sorted({0, len(records) // 2, len(records) - 1}) if records else []
+    return [tree for i in places if (tree := draw_tree(records[i])) is not None]
 
 
 def draw_tree(record: Mapping[str, Any]) -> DrawnTree | None:
