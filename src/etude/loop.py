@@ -168,14 +168,19 @@ class PolicyOptimization(Method):
         self.judge(groups)
         return groups
 
+    @property
+    def attempts_per_task(self) -> int:
+        """Rollouts of each task: `group_size`, unless a method makes more than it trains on."""
+        return self.config.group_size
+
     def rollout(self, tasks: Sequence[Task], round_: int = 0) -> list[Group]:
-        """`group_size` attempts at each task. `round_` tells further calls within one step apart."""
+        """`attempts_per_task` attempts at each task. `round_` tells further calls within one step apart."""
         return group_rollouts(
             self.policy,
             tasks,
             self.task_set,
             self.params,
-            group_size=self.config.group_size,
+            group_size=self.attempts_per_task,
             stream=lambda task, place, sample: self.stream(task, place, sample, round_),
             max_turns=self.max_turns,
             ledger=self.run.ledger,

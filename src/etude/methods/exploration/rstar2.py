@@ -27,9 +27,8 @@ from etude.memory import Curriculum, UnsolvedCurriculum
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.objectives import Aggregation
-from etude.rollouts import group_rollouts
 from etude.rollouts.downsample import at_random, penalty_of, resample_on_correct
-from etude.types import Group, Metrics, Task, Trajectory, mean
+from etude.types import Group, Metrics, Trajectory, mean
 
 
 @dataclass
@@ -152,17 +151,9 @@ class RStar2(GRPO):
         metrics = super().step()
         return metrics | ({"stage": float(self.stage)} if self.config.stage_steps else {})
 
-    def rollout(self, tasks: Sequence[Task], round_: int = 0) -> list[Group]:
-        return group_rollouts(
-            self.policy,
-            tasks,
-            self.task_set,
-            self.params,
-            group_size=self.config.group_size * self.config.oversample,
-            stream=lambda task, place, sample: self.stream(task, place, sample, round_),
-            max_turns=self.max_turns,
-            ledger=self.run.ledger,
-        )
+    @property
+    def attempts_per_task(self) -> int:
+        return self.config.group_size * self.config.oversample
 
     def select(self, groups: list[Group]) -> list[Group]:
         kept = [Group(group.key, self.kept(group, place), group.tags) for place, group in enumerate(groups)]

@@ -22,7 +22,6 @@ from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.objectives import Aggregation
 from etude.rewards.votes import Vote, answers_of, any_answer, majority, vote_metrics
-from etude.rollouts import group_rollouts
 from etude.types import Group, Metrics, Task, mean
 
 
@@ -115,17 +114,9 @@ class TTRL(Voted):
                 "the attempts that are trained on are among those that vote, so expected at least as many votes"
             )
 
-    def rollout(self, tasks: Sequence[Task], round_: int = 0) -> list[Group]:
-        return group_rollouts(
-            self.policy,
-            tasks,
-            self.task_set,
-            self.params,
-            group_size=self.config.votes_per_task,
-            stream=lambda task, place, sample: self.stream(task, place, sample, round_),
-            max_turns=self.max_turns,
-            ledger=self.run.ledger,
-        )
+    @property
+    def attempts_per_task(self) -> int:
+        return self.config.votes_per_task
 
     def select(self, groups: list[Group]) -> list[Group]:
         return [Group(group.key, group.trajectories[: self.config.group_size], group.tags) for group in groups]
