@@ -6,7 +6,7 @@ import math
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.rollouts.downsample import (
@@ -59,6 +59,7 @@ def test_quotas_are_proportional_with_floors(positives: int, negatives: int, kee
     assert quotas(positives, negatives, keep) == kept
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40), st.integers(0, 5), st.integers(0, 5))
 def test_quotas_always_fill_and_never_exceed_a_pool(positives: int, negatives: int, keep: int, least_right: int, least_wrong: int) -> None:
     right, wrong = quotas(positives, negatives, keep, min_positives=least_right, min_negatives=least_wrong)
@@ -105,6 +106,7 @@ def test_weights_fall_with_the_penalty() -> None:
     assert sorted(weighted_by_penalty([0.1, 0.2, 0.3], 3, random)) == [0, 1, 2]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 1.0, math.nan]), st.floats(0, 2)), max_size=20), st.integers(1, 12), st.sampled_from(["sorted", "weighted"]))
 def test_what_stays_is_part_of_the_group_and_has_both_kinds(attempts: list[tuple[float, float]], keep: int, prefer: str) -> None:
     rewards, penalties = [r for r, _ in attempts], [p for _, p in attempts]
