@@ -102,7 +102,7 @@ def test_models_that_cannot_be_used(kind: str, said: str, capsys: pytest.Capture
         (["grpo", "--groupsize", "4"], "--group-size"),
         (["grpo", "--group-size", "1"], "--group-size is 1; GRPO compares attempts at the same task and expects at least 2"),
         (["grpo", "--temperature", "0"], "--temperature is 0.0; rollouts to learn from have to differ"),
-        (["sft", "--tasks", "calculator"], "calculator is played in turns with an environment; SFT imitates single answers"),
+        (["sft", "--env", "python"], "arithmetic is played in turns with an environment, and has no conversations to imitate"),
         (["grpo", "--device", "abacus"], "there is no device 'abacus'"),
         (["grpo", "--lora-rank", "2", "--lora-targets", "nowhere"], "lora_targets must name its linear layers"),
         (["grpo", "--max-new-tokens", "-1"], "--max-new-tokens is -1"),

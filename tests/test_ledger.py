@@ -87,6 +87,7 @@ SPENT = Ledger(
     model_calls={"policy": 6, "judge": 2},
     evaluation_tokens=10**9,
     evaluation_seconds=1e6,
+    decode_steps=700,
 )
 
 
@@ -104,6 +105,7 @@ SPENT = Ledger(
         ("2-minutes", 2, "minutes", 0.25),
         ("5k-env-steps", 5000, "env-steps", 0.008),
         (" 80-calls ", 80, "calls", 0.1),
+        ("1k-decode-steps", 1000, "decode-steps", 0.7),
     ],
 )
 def test_budgets_are_read_and_measured(text: str, amount: float, unit: str, spent: float) -> None:

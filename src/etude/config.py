@@ -31,7 +31,7 @@ class InputConfig:
     reward: str | None = None
     """Reward of your own: `file.py:function`, called as function(task, text) -> float."""
     env: str | None = None
-    """Multi-turn environment of your own: `file.py:Class`."""
+    """Multi-turn environment of your own: `file.py:Class`; or `python`, a tool that runs code the model writes."""
     device: str = "auto"
     """Where the model lives: `auto`, `cpu`, `cuda`, `cuda:1`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -59,7 +59,7 @@ class RunConfig:
     export: Literal["best", "last"] = "best"
     """Weights that go into RUN/model: those with the best held-out score (which flatters them), or those of the last step."""
     save_trajectories: Count = 8
-    """Trajectories written to trajectories.jsonl per step, spread over the groups."""
+    """Trajectories written to trajectories.jsonl per step, spread over the groups; methods that grow trees write one of them to trees.jsonl (0: neither)."""
     on_collapse: Literal["warn", "stop", "rollback"] = "warn"
     """What to do when the probe shows a collapse: say so, end the run, or go back to the checkpoint that the probe found best."""
     most_rollbacks: Count = 2
@@ -204,7 +204,7 @@ class MeasureConfig:
     reward: str | None = None
     """Reward of your own: `file.py:function`, called as function(task, text) -> float."""
     env: str | None = None
-    """Multi-turn environment of your own: `file.py:Class`."""
+    """Multi-turn environment of your own: `file.py:Class`; or `python`, a tool that runs code the model writes."""
     samples: AtLeastOne = 32
     """Samples per task: pass@1 ... pass@k up to this k."""
     tasks_limit: AtLeastOne = 200

@@ -20,6 +20,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from etude.errors import InputError
+
 State = Literal["ok", "failed", "missing", "fact"]
 
 EXTRAS = {
@@ -28,6 +30,7 @@ EXTRAS = {
     "gym": "reasoning-gym data sets (--tasks gym:NAME)",
     "math": "compare free-form mathematical answers",
     "remote": "measure models behind OpenAI-compatible endpoints (etude eval http://host:port/v1#model)",
+    "sandbox": "the safe interpreter for Python that a model wrote (--env python)",
     "tensorboard": "--track tensorboard",
     "wandb": "--track wandb",
     "trackio": "--track trackio",
@@ -59,6 +62,7 @@ def examine() -> list[Finding]:
         _attempt("works", "cache folder", _cache),
         _attempt("works", "temporary folder", lambda: _writable(Path(tempfile.gettempdir()))),
     ]
+    found += [_sandbox(backend) for backend in ("safe", "jail")]
     return found + [_extra(name, enables) for name, enables in EXTRAS.items()]
 
 
@@ -174,6 +178,20 @@ def _generates() -> str:
     if not completion.tokens:
         raise RuntimeError("no token was generated")
     return f"{len(completion.tokens)} tokens on {policy.device}"
+
+
+def _sandbox(backend: str) -> Finding:
+    """Whether code can be run in a back end of the sandbox. None is needed until a model is given a tool."""
+    from etude.sandbox import open_sandbox
+
+    try:
+        with open_sandbox(backend, workers=1) as sandbox:
+            result = sandbox.run(["print(6 * 7)"])[0]
+    except InputError as error:
+        return Finding("sandbox", backend, "missing", str(error))
+    return Finding(
+        "sandbox", backend, "ok" if result.stdout == "42\n" else "failed", f"ran a call in {1e3 * result.seconds:.1f} ms" if result.ok else result.text
+    )
 
 
 def _cache() -> str:

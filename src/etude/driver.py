@@ -60,7 +60,10 @@ def drive(method: Method, run: Run, *, display: Observer | None = None, resume: 
                 return ended
         _prepare_folder(run, checkpoint, resume)
         observers: list[Observer] = [*make_trackers(run.config.track), *([display] if display is not None else [])]
-        return _Drive(method, run, observers).go(checkpoint)
+        try:
+            return _Drive(method, run, observers).go(checkpoint)
+        finally:
+            method.close()
 
 
 def _restore_run(run: Run, resume: bool) -> Checkpoint | None:
@@ -85,6 +88,7 @@ def _prepare_folder(run: Run, checkpoint: Checkpoint | None, resume: bool) -> No
     progress: Mapping[str, Any] = checkpoint.progress if checkpoint is not None else {}
     run.metrics_log.rewind(progress.get("metrics_bytes", 0), run.step)
     run.trajectories_log.rewind(progress.get("trajectories_bytes", 0), run.step)
+    run.trees_log.rewind(progress.get("trees_bytes", 0), run.step)
     run.probe_log.rewind(progress.get("probe_bytes", 0), run.step)
     Guard(run).hold()
     if checkpoint is not None:
@@ -289,6 +293,7 @@ class _Drive:
             "evaluated_at": self.evaluated_at,
             "metrics_bytes": run.metrics_log.sync(),
             "trajectories_bytes": run.trajectories_log.sync(),
+            "trees_bytes": run.trees_log.sync(),
             "probe_bytes": run.probe_log.sync(),
         }
         score = self.score if self.evaluated_at == run.step else None

@@ -107,6 +107,7 @@ _UNITS: dict[str, tuple[Callable[[Ledger], float], float]] = {
     "rollouts": (lambda ledger: ledger.rollouts, 1),
     "steps": (lambda ledger: ledger.steps, 1),
     "env-steps": (lambda ledger: ledger.environment_steps, 1),
+    "decode-steps": (lambda ledger: ledger.decode_steps, 1),
     "calls": (lambda ledger: ledger.calls, 1),
     "seconds": (lambda ledger: ledger.seconds, 1),
     "minutes": (lambda ledger: ledger.seconds, 60),

@@ -20,6 +20,7 @@ from etude.evals.collapse import Reading
 from etude.evals.evaluate import Evaluation, evaluate, keep_samples, record_of
 from etude.evals.monitors import monitors
 from etude.evals.probe import LOOKED_THROUGH, Probe, open_probe, unwatched
+from etude.evals.tools import tool_use
 from etude.ledger import FORWARD, FORWARD_BACKWARD
 from etude.memory import Curriculum, UniformCurriculum
 from etude.method import Method, State
@@ -50,7 +51,7 @@ class PolicyOptimization(Method):
 
     Config: ClassVar[type] = PolicyOptimizationConfig
     config: PolicyOptimizationConfig
-    spends: ClassVar[frozenset[str] | None] = frozenset({"tokens", "rollouts", "calls", "env-steps"})
+    spends: ClassVar[frozenset[str] | None] = frozenset({"tokens", "rollouts", "calls", "env-steps", "decode-steps"})
     minimum_group: ClassVar[int] = 1
     """Smallest group that the method's baseline is defined for."""
 
@@ -70,7 +71,7 @@ class PolicyOptimization(Method):
                 + ("; reinforce-pp works with single attempts" if self.minimum_group > 1 else "")
             )
         inputs = self.inputs
-        self.task_set = self._task_set or load_tasks(inputs.tasks, reward=inputs.reward, env=inputs.env, seed=self.run.seed)
+        self.task_set = self._task_set or load_tasks(inputs.tasks, reward=inputs.reward, env=inputs.env, seed=self.run.seed, labelled=not self.card.label_free)
         self.held_out = list(self.task_set.held_out())[: config.evaluation.eval_tasks]
         if not self.held_out:
             raise InputError(f"the task set {self.task_set.name} has no held-out tasks; expected at least one to measure progress on")
@@ -167,14 +168,19 @@ class PolicyOptimization(Method):
         self.judge(groups)
         return groups
 
+    @property
+    def attempts_per_task(self) -> int:
+        """Rollouts of each task: `group_size`, unless a method makes more than it trains on."""
+        return self.config.group_size
+
     def rollout(self, tasks: Sequence[Task], round_: int = 0) -> list[Group]:
-        """`group_size` attempts at each task. `round_` tells further calls within one step apart."""
+        """`attempts_per_task` attempts at each task. `round_` tells further calls within one step apart."""
         return group_rollouts(
             self.policy,
             tasks,
             self.task_set,
             self.params,
-            group_size=self.config.group_size,
+            group_size=self.attempts_per_task,
             stream=lambda task, place, sample: self.stream(task, place, sample, round_),
             max_turns=self.max_turns,
             ledger=self.run.ledger,
@@ -334,4 +340,4 @@ def rollout_metrics(groups: Sequence[Group]) -> Metrics:
         metrics[f"reward/{name}"] = mean([t.rewards[name] for t in trajectories if name in t.rewards and t.rewards[name] == t.rewards[name]])
     if any(s.author in ("tool", "environment") for t in trajectories for s in t.segments):
         metrics["rollout/turns"] = mean([float(sum(s.author == "policy" for s in t.segments)) for t in trajectories])
-    return metrics
+    return metrics | tool_use(trajectories)

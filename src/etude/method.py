@@ -30,7 +30,7 @@ class MethodCard:
     """What a method says of itself.
 
     `evolves` is what the judgement changes (weights, memory, skills, code); `signal` where the judgement comes from (verifier, demonstrations, preferences; votes,
-    agreement, self-judge, judge, confidence, entropy); `rollouts` how experience is gathered (group, adaptive, tree, none).
+    agreement, self-judge, judge, confidence, entropy); `rollouts` how experience is gathered (group, partial, adaptive, tree, none).
     """
 
     slug: str
@@ -94,6 +94,9 @@ class Method(ABC):
 
     def export(self, folder: Any) -> None:
         """Write what a user takes away (for a language model: a Hugging Face folder)."""
+
+    def close(self) -> None:
+        """Let go of what is held between steps (environments of unfinished episodes). Called once, however the run ended."""
 
 
 M = TypeVar("M", bound=type[Method])

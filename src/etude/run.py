@@ -2,6 +2,7 @@
 
     config.yaml          the whole configuration          environment.json    versions, machine, git state
     metrics.jsonl        one object a logged step         trajectories.jsonl  sampled trajectories
+    trees.jsonl          some trees of attempts, of methods that grow them: see `etude.rollouts.tree_record`
     probe.jsonl          one object a reading of the probe, where there is one: see `etude.watch`
     checkpoints/step-N/  see `etude.checkpoints`          result.json         how it ended: see `etude.summary`
 
@@ -120,6 +121,7 @@ class Run:
         """Steps done; while a method's `step` runs, the number of that step, from 1."""
         self.metrics_log = JsonLines(folder / "metrics.jsonl")
         self.trajectories_log = JsonLines(folder / "trajectories.jsonl")
+        self.trees_log = JsonLines(folder / "trees.jsonl")
         self.probe_log = JsonLines(folder / "probe.jsonl")
         self.checkpoints = Checkpoints(folder / "checkpoints", config.keep_last)
 
@@ -202,6 +204,10 @@ class Run:
         """Append records, plain JSON values, to trajectories.jsonl, each with the step."""
         self.trajectories_log.append([{"step": step, **r} for r in records])
 
+    def save_trees(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
+        """Append records of trees of attempts, plain JSON values, to trees.jsonl, each with the step."""
+        self.trees_log.append([{"step": step, **r} for r in records])
+
     def metrics(self) -> list[dict[str, Any]]:
         """All complete lines of metrics.jsonl."""
         return list(self.metrics_log)
@@ -241,7 +247,7 @@ class Run:
 
     def discard(self) -> None:
         """Remove what the run wrote, and the folder if nothing else is in it: for a run whose input was refused before it began."""
-        for name in ("config.yaml", "environment.json", "trajectories.jsonl", "probe.jsonl", "samples.jsonl", "mlflow.json", ".lock"):
+        for name in ("config.yaml", "environment.json", "trajectories.jsonl", "trees.jsonl", "probe.jsonl", "samples.jsonl", "mlflow.json", ".lock"):
             (self.folder / name).unlink(missing_ok=True)
         for name in ("tensorboard", "wandb"):
             shutil.rmtree(self.folder / name, ignore_errors=True)

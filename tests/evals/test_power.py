@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -38,6 +38,7 @@ def test_a_planted_difference_is_found_with_the_power_stated(seeds, power, alter
 
 
 @settings(deadline=None, max_examples=40)
+@example(effect=0.05, sd=1.0, power=0.5, level=0.95, alternative="two-sided")
 @given(
     st.floats(0.05, 20), st.floats(0.01, 50), st.sampled_from([0.5, 0.8, 0.95]), st.sampled_from([0.8, 0.95, 0.99]), st.sampled_from(["greater", "two-sided"])
 )

@@ -22,6 +22,7 @@ from etude.run import Run
 from etude.settings import build_config
 from etude.tasks.base import TaskSet
 from etude.tasks.builtin import builtin_task_sets
+from etude.tasks.builtin.check_and_fix import CheckAndFix
 from etude.types import Group, Message, Segment, Task, Trajectory, trajectories_of
 
 SMALL: dict[str, Any] = {"tasks_per_step": 2, "group_size": 4, "max_new_tokens": 6, "eval_tasks": 2, "eval_samples": 2, "warmup_steps": 0, "eval_kl": False}
@@ -331,8 +332,32 @@ def test_sft_refuses_what_it_cannot_imitate(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="known has no demonstrations to imitate: task 'open-0' has none"):
         ready("sft", tmp_path, Open())
-    with pytest.raises(InputError, match="check-and-fix is played in turns"):
-        ready("sft", tmp_path, builtin_task_sets()["check-and-fix"]())
+
+    class Silent(CheckAndFix):
+        conversation = TaskSet.conversation  # type: ignore[assignment]
+
+    with pytest.raises(InputError, match="check-and-fix is played in turns with an environment, and has no conversations to imitate"):
+        ready("sft", tmp_path, Silent())
+
+
+def test_sft_imitates_the_assistants_turns_of_a_conversation_and_reads_the_rest(tmp_path: Path) -> None:
+    family = builtin_task_sets()["calculator"](sloppy=1.0)
+    method = ready("sft", tmp_path, family, tasks_per_step=2, lr=1e-3)
+    groups = method.collect(method.curriculum.next(2))
+    shown = trajectories_of(groups)
+    for trajectory in shown:
+        authors = [(s.author, s.trained) for s in trajectory.segments]
+        # One call that fails, two that work, the answer; what the calculator says stands between them.
+        assert authors == [("injected", True), ("environment", False)] * 3 + [("injected", True)]
+        assert trajectory.segments[1].text == "error"
+        played = [*trajectory.prompt, *(t for s in trajectory.segments for t in s.tokens)]
+        seed = method.run.stream(1, shown.index(trajectory), trajectory.task.id)
+        assert method.policy.tokenizer.decode(played) == method.policy.tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in family.conversation(trajectory.task, seed)], tokenize=False
+        )
+    before = sum(map(sum, method.learner.logprobs(shown)))
+    method.update(groups)
+    assert sum(map(sum, method.learner.logprobs(shown))) > before
 
 
 def test_dpo_pairs_the_best_with_the_worst() -> None:

@@ -77,6 +77,24 @@ def test_an_aborted_sequence_resumes_to_the_same_tokens(llama: PreTrainedModel, 
         assert not cut or one.tokens == two.tokens
 
 
+def test_several_are_aborted_at_once_and_the_others_go_on(llama: PreTrainedModel) -> None:
+    requests = sampled(10, tokens=16, ignore_eos=True)
+    whole = engine(llama).generate(requests)
+    sampler = engine(llama, slots=7)
+    ids = [sampler.add(r) for r in requests]
+    for _ in range(4):
+        sampler.step()
+    # Some from the middle of the rows, and one that waits.
+    stopped = [1, 2, 5, 8]
+    partial = sampler.abort_all([ids[i] for i in stopped])
+    assert [p.tokens for p in partial] == [whole[i].tokens[: len(p.tokens)] for i, p in zip(stopped, partial, strict=True)]
+    assert [len(p.tokens) for p in partial] == [4, 4, 4, 0]
+    rest = {c.request: c.tokens for c in sampler.stream([])}
+    assert rest == {ident: whole[i].tokens for i, ident in enumerate(ids) if i not in stopped}
+    with pytest.raises(InputError, match="can't be aborted"):
+        sampler.abort_all([ids[0]])
+
+
 def test_a_resumed_sequence_keeps_the_versions_that_wrote_it(llama: PreTrainedModel) -> None:
     sampler = engine(llama)
     request = Request((5, 6, 7), SamplingParams(8, ignore_eos=True), stream=3)
@@ -121,6 +139,78 @@ def test_a_fork_of_a_running_sequence_leaves_it_alone(llama: PreTrainedModel) ->
     assert done[source].tokens == undisturbed.tokens
     assert done[fork].tokens[:3] == undisturbed.tokens[:3]
     assert len(done[fork].tokens) == 12
+
+
+def run_until(sampler: Engine, ident: int, tokens: int) -> list[TokenEvent]:
+    """Steps until a request has so many tokens; its events."""
+    events: list[TokenEvent] = []
+    while len(events) < tokens:
+        events += [e for e in sampler.step(token_events=True) if isinstance(e, TokenEvent) and e.request == ident]
+    return events
+
+
+@pytest.mark.parametrize("at", [0, 4])
+def test_a_fork_can_take_the_other_way(any_model: PreTrainedModel, at: int) -> None:
+    sampler = engine(any_model)
+    source = sampler.add(Request((9, 8, 7, 6), SamplingParams(12, temperature=0, alternatives=3, ignore_eos=True), stream=1))
+    events = run_until(sampler, source, at + 1)
+    options = events[at].alternatives
+    assert options is not None
+    assert options.tokens[0] == events[at].token
+    assert options.logprobs[0] == pytest.approx(events[at].logprob)
+    before = sampler.clock.copy()
+    fork = sampler.fork(source, at, take=options.tokens[1], stream=5)
+    # Its log-probability and the position's entropy are known already, so that it costs no forward of its own.
+    assert sampler.clock.since(before).generated_tokens == 1
+    sampler.step()
+    assert sampler.clock.since(before).prefill_tokens == 1
+    done = {c.request: c for c in sampler.stream([])}
+    trunk, branch = done[source], done[fork]
+    assert branch.tokens[:at] == trunk.tokens[:at]
+    assert branch.tokens[at] == options.tokens[1]
+    assert branch.logprobs[at] == options.logprobs[1]
+    assert branch.entropies[at] == trunk.entropies[at]
+    assert branch.alternatives[at] == trunk.alternatives[at]
+    afresh = engine(any_model).generate([Request((9, 8, 7, 6, *branch.tokens[: at + 1]), SamplingParams(11 - at, temperature=0, ignore_eos=True))])[0]
+    assert branch.tokens[at + 1 :] == afresh.tokens
+    scored = engine(any_model).score([(9, 8, 7, 6)], [branch.tokens])[0]
+    assert np.allclose(branch.logprobs, scored, atol=1e-4)
+    assert sum(map(len, (branch.tokens, trunk.tokens))) - at == sampler.clock.generated_tokens
+
+
+def test_a_fork_that_takes_the_end_is_complete(llama: PreTrainedModel) -> None:
+    sampler = engine(llama)
+    source = sampler.add(Request((9, 8, 7), SamplingParams(6, alternatives=VOCABULARY, ignore_eos=True), stream=1))
+    run_until(sampler, source, 3)
+    fork = sampler.fork(source, 2, take=EOS, stream=2, params=SamplingParams(6), keep=True)
+    branch = next(c for c in sampler.stream([]) if c.request == fork)
+    assert (branch.tokens[2:], branch.stop_reason, len(branch.logprobs)) == ([EOS], "eos", 3)
+    # What it kept can be forked like any other.
+    again = sampler.fork(fork, 1, stream=3, params=SamplingParams(4, temperature=0))
+    grown = next(c for c in sampler.stream([]) if c.request == again)
+    afresh = engine(llama).generate([Request((9, 8, 7, branch.tokens[0]), SamplingParams(3, temperature=0))])[0]
+    assert grown.tokens[1:] == afresh.tokens
+
+
+def test_only_what_was_seen_as_an_alternative_can_be_taken(llama: PreTrainedModel) -> None:
+    sampler = engine(llama)
+    source = sampler.add(Request((9, 8, 7), SamplingParams(6, alternatives=1, ignore_eos=True), stream=1))
+    (event,) = run_until(sampler, source, 1)
+    assert event.alternatives is not None
+    other = 2 if event.alternatives.tokens != [2] else 3
+    with pytest.raises(InputError, match=f"can't be forked into token {other} at position 0: its alternatives there are"):
+        sampler.fork(source, 0, take=other, stream=2)
+    with pytest.raises(InputError, match="its alternatives there are none"):
+        sampler.fork(source, 1, take=other, stream=2)
+    with pytest.raises(InputError, match="expected `take` or `append`"):
+        sampler.fork(source, 0, take=event.alternatives.tokens[0], append=[4], stream=2)
+
+
+def test_each_request_gets_the_alternatives_it_asked_for(llama: PreTrainedModel) -> None:
+    requests = [Request((5 + i,), SamplingParams(4, alternatives=n, ignore_eos=True), stream=i) for i, n in enumerate((0, 1, 3))]
+    for completion, wanted in zip(engine(llama).generate(requests), (0, 1, 3), strict=True):
+        assert [len(a.tokens) for a in completion.alternatives] == ([wanted] * 4 if wanted else [])
+        assert all(a.logprobs == sorted(a.logprobs, reverse=True) for a in completion.alternatives)
 
 
 def test_appended_tokens_become_the_next_prompt(any_model: PreTrainedModel) -> None:

@@ -243,6 +243,21 @@ class TableModel(nn.Module):
         return SimpleNamespace(logits=self.lm_head(nn.functional.one_hot(input_ids, self.lm_head.in_features).float()))
 
 
+@by_architecture
+def test_the_training_prompt_is_what_a_trajectory_is_conditioned_on(architecture: str) -> None:
+    model = build(architecture)
+    hinted = answer([5, 9, 9, 9], [11, 12, 13])
+    hinted.train_prompt = [5, 7]
+    bare = answer([5, 7], [11, 12, 13])
+    learner = Learner(model, still())
+    [trained], [plain] = learner.logprobs([hinted]), learner.logprobs([bare])
+    assert trained == pytest.approx(plain, abs=1e-5)
+    objective = PolicyObjective(SURROGATE, correction=lambda ratio, _mask: truncated_weight(ratio, cap=2.0))
+    same(gradient(model, [[hinted]], objective), gradient(model, [[bare]], objective))
+    hinted.train_prompt = None
+    assert learner.logprobs([hinted])[0] != pytest.approx(plain, abs=1e-3)
+
+
 class TestSilentTrajectories:
     @staticmethod
     def units() -> Units:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from etude.errors import InputError
 from etude.tasks.builtin.calculator import Calculator, calculate
 from etude.tasks.builtin.check_and_fix import REQUEST, CheckAndFix
 from etude.tasks.builtin.compare import Compare
@@ -122,7 +123,9 @@ def test_a_calculator_episode_ends_with_the_first_turn_without_a_call() -> None:
     environment = Calculator().environment()
     assert environment.reset(problem) == problem.messages
     assert environment.step("<calc>9*8</calc>").messages == (Message("tool", "72"),)
-    assert environment.step("<calc>9*</calc>").messages == (Message("tool", "error"),)
+    failed = environment.step("<calc>9*</calc>")
+    assert failed.messages == (Message("tool", "error"),)
+    assert (failed.info["tool_calls"], failed.info["tool_errors"]) == (1, 1)
     last = environment.step("answer: 91")
     assert (last.done, last.reward, last.info) == (True, 1.0, {"correct": 1.0, "format": 1.0, "calls": 2})
 
@@ -186,3 +189,26 @@ def test_every_sentence_reads_back_to_its_meaning() -> None:
         meaning = source.read(problem.prompt.split(": ")[1])
         assert meaning is not None
         assert target.say(meaning) == problem.answer
+
+
+def test_sloppy_demonstrations_fail_first_and_end_right_within_the_turns() -> None:
+    family = Calculator(sloppy=1.0, spare_turns=2)
+    for index in range(20):
+        problem = family.train_task(0, index)
+        environment = family.environment()
+        environment.reset(problem)
+        written = [m.content for m in family.conversation(problem, index) if m.role == "assistant"]
+        steps = [environment.step(text) for text in written]
+        assert len(steps) == family.max_turns == 5
+        assert [s.info.get("tool_errors") for s in steps] == [1, 0, 1, 0, None]
+        assert (steps[-1].done, steps[-1].reward) == (True, 1.0)
+    # With one spare turn only one call can fail; the shipped family shows none that does.
+    tried = [m.content for m in Calculator(sloppy=1.0).conversation(family.train_task(0, 0), 0) if m.role == "tool"]
+    assert tried.count("error") == 1
+    assert Calculator().max_turns == 4
+
+
+@pytest.mark.parametrize(("options", "message"), [({"spare_turns": 0}, "spare_turns is 0"), ({"sloppy": 2.0}, "sloppy is 2.0; expected a share")])
+def test_a_calculator_refuses_what_cannot_be(options: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Calculator(**options)  # type: ignore[arg-type]

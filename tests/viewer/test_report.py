@@ -175,11 +175,11 @@ def test_missing_folder_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path / "gone")
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "trajectories.jsonl", "samples.jsonl", "config.yaml", "environment.json", "result.json"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "trajectories.jsonl", "samples.jsonl", "trees.jsonl", "config.yaml", "environment.json", "result.json"])
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe{[\n\n\x00", b"[1, 2]\n", b'{"step": "x"}\n{"step"'])
 def test_missing_or_damaged_file(make_run: MakeRun, name: str, content: bytes | None) -> None:
     folder = make_run()
-    (folder / name).unlink()
+    (folder / name).unlink(missing_ok=True)
     if content is not None:
         (folder / name).write_bytes(content)
     page = report(folder)

@@ -2,17 +2,22 @@
 
 from etude.advantages.assign import assign_by_group, assign_tokens, whiten_tokens, whiten_trajectories
 from etude.advantages.group import batch_normalised, centred, group_normalised, leave_one_out
+from etude.advantages.novelty import sharpened_by_novelty
+from etude.advantages.reshaping import bounded, entropy_weights
 from etude.advantages.whitening import returns_to_go, rewards_with_kl, whiten
 
 __all__ = [
     "assign_by_group",
     "assign_tokens",
     "batch_normalised",
+    "bounded",
     "centred",
+    "entropy_weights",
     "group_normalised",
     "leave_one_out",
     "returns_to_go",
     "rewards_with_kl",
+    "sharpened_by_novelty",
     "whiten",
     "whiten_tokens",
     "whiten_trajectories",

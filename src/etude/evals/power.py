@@ -86,7 +86,8 @@ def _chance_to_find(effect: float, n: int, tail: float) -> float:
 def _detectable_in_sds(n: int, power: float, tail: float) -> float:
     if n < 2:
         return math.inf
-    upper = 1.0
+    # SciPy has no values of the distribution at large noncentralities, so the bracket begins at the normal distribution's answer, which is a little too small.
+    upper = max(1e-6, float(ndtri(1 - tail) + ndtri(power)) / math.sqrt(n))
     while _chance_to_find(upper, n, tail) < power:
         upper *= 2
     return float(root_scalar(lambda effect: _chance_to_find(effect, n, tail) - power, bracket=(0.0, upper)).root)

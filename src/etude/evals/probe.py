@@ -29,7 +29,8 @@ from etude.rollouts import group_rollouts
 from etude.tasks.answers import final_answer, normalise
 from etude.tasks.base import TaskSet, prompt_key
 from etude.tasks.jsonl import JsonlTaskSet
-from etude.tasks.loading import load_tasks
+from etude.tasks.loading import load_tasks, names_tool
+from etude.tasks.unlabelled import PartlyLabelled
 from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
 
 KEPT_ANSWERS = 12
@@ -108,9 +109,10 @@ def open_probe(config: ProbeConfig, inputs: InputConfig, *, task_set: TaskSet, e
         judged = task_set
         # A reward of the user's own may hide the labels: without it the tasks are judged by them.
         truth = load_tasks(inputs.tasks, None, inputs.env, seed) if inputs.reward is not None and not handed_in else task_set
-    tasks = _chosen(truth.held_out(), evaluated if config.probe_tasks is None else (), config.probe_size)
+    known = truth.labelled() if isinstance(truth, PartlyLabelled) else truth.held_out()
+    tasks = _chosen(known, evaluated if config.probe_tasks is None else (), config.probe_size)
     if not tasks:
-        raise InputError(f"the task set {truth.name} has no held-out tasks to probe with; name others with --probe-tasks")
+        raise InputError(f"the task set {truth.name} has no held-out tasks with labels to probe with; name others with --probe-tasks")
     return Probe(tasks, judged, truth, config.probe_samples, config.probe_positive)
 
 
@@ -123,7 +125,7 @@ def _named(spec: str, inputs: InputConfig) -> TaskSet | str:
     """What `--probe-tasks` names: of a JSONL file all lines, of anything else its held-out split."""
     path = Path(spec).expanduser()
     if path.is_file() and path.suffix.lower() == ".jsonl":
-        return JsonlTaskSet(path, needs_answers=inputs.env is None, hold_all_out=True)
+        return JsonlTaskSet(path, needs_answers=inputs.env is None or names_tool(inputs.env), hold_all_out=True)
     return spec
 
 

@@ -1,5 +1,7 @@
-"""What survives an iteration, and curricula that choose what comes next."""
+"""What survives an iteration (solved examples), and curricula that choose what comes next."""
 
 from etude.memory.curriculum import Curriculum, UniformCurriculum
+from etude.memory.exemplars import Exemplar, ExemplarStore
+from etude.memory.unsolved import UnsolvedCurriculum
 
-__all__ = ["Curriculum", "UniformCurriculum"]
+__all__ = ["Curriculum", "Exemplar", "ExemplarStore", "UniformCurriculum", "UnsolvedCurriculum"]

@@ -121,6 +121,7 @@ class Engine(Sampler):
         request: int,
         at: int | None = None,
         *,
+        take: int | None = None,
         append: Sequence[int] = (),
         stream: int,
         params: SamplingParams | None = None,
@@ -133,7 +134,9 @@ class Engine(Sampler):
         if not 0 <= at <= source.drawn:
             raise InputError(f"request {request} can't be forked at token {at}: it has {source.drawn} generated tokens")
         length = source.prompt_length + at
-        self._check_length(length + len(append))
+        if take is not None and append:
+            raise InputError("a fork takes one token of its own or is given some, not both; expected `take` or `append`")
+        self._check_length(length + len(append) + (take is not None))
         sequence = _Sequence(
             id=self._take_id(),
             params=params or source.params,
@@ -147,6 +150,8 @@ class Engine(Sampler):
             sequence.prompt_length = len(sequence.tokens)
         else:
             self._adopt(sequence, source, at)
+        if take is not None:
+            self._take(sequence, source, at, take)
         # The last token is always fed again: its logits are what the next draw needs.
         usable = min(source.cached, length, len(sequence.tokens) - 1)
         if usable > 0:
@@ -155,20 +160,23 @@ class Engine(Sampler):
         self._enqueue(sequence)
         return sequence.id
 
-    @torch.inference_mode()
     def abort(self, request: int) -> Completion:
-        sequence = self._live.get(request)
-        if sequence is None:
-            raise InputError(f"request {request} can't be aborted: it is not in flight")
-        if sequence in self._running:
-            row = self._running.index(sequence)
-            self._park_if_kept(row)
+        return self.abort_all([request])[0]
+
+    @torch.inference_mode()
+    def abort_all(self, requests: Sequence[int]) -> list[Completion]:
+        for request in requests:
+            if request not in self._live:
+                raise InputError(f"request {request} can't be aborted: it is not in flight")
+        sequences = [self._live[request] for request in requests]
+        for sequence in sequences:
+            if sequence in self._running:
+                self._park_if_kept(self._running.index(sequence))
+            else:
+                self._waiting.remove(sequence)
             sequence.finished = "aborted"
-            self._compact()
-        else:
-            self._waiting.remove(sequence)
-            sequence.finished = "aborted"
-        return self._retire(sequence)
+        self._compact()
+        return [self._retire(sequence) for sequence in sequences]
 
     def release(self, request: int) -> None:
         self._kept.pop(request, None)
@@ -203,6 +211,22 @@ class Engine(Sampler):
         sequence.versions = source.versions[:count]
         sequence.alternatives = source.alternatives[:count]
 
+    def _take(self, sequence: _Sequence, source: _Sequence, at: int, token: int) -> None:
+        """Write one of the alternatives that the source had at position `at` as the sequence's next token."""
+        options = source.alternatives[at] if at < len(source.alternatives) else Alternatives([], [])
+        if token not in options.tokens:
+            known = ", ".join(map(str, options.tokens)) or "none"
+            raise InputError(
+                f"request {source.id} can't be forked into token {token} at position {at}: its alternatives there are {known}; ask for more of them"
+            )
+        sequence.tokens.append(token)
+        sequence.logprobs.append(options.logprobs[options.tokens.index(token)])
+        sequence.entropies.append(source.entropies[at])
+        sequence.versions.append(source.versions[at])
+        sequence.alternatives.append(options)
+        sequence.finished = self._stop_reason(sequence, token)
+        self.clock.generated_tokens += 1
+
     # The step
 
     @torch.inference_mode()
@@ -233,7 +257,7 @@ class Engine(Sampler):
         while self._waiting and len(self._running) + len(entering) < self.slots:
             sequence = self._waiting.popleft()
             limit = min(sequence.params.max_new_tokens - sequence.drawn, self.context_length - len(sequence.tokens))
-            if limit <= 0:
+            if limit <= 0 and sequence.finished is None:
                 # A resumed prefix that already has all its tokens: nothing to draw.
                 sequence.finished = "length"
             entering.append(sequence)
@@ -398,6 +422,7 @@ class Engine(Sampler):
             raise NonFiniteError("the logits are not finite: the model's weights hold NaN or infinity")
         logprobs = logprobs_BV.gather(1, tokens_B[:, None]).squeeze(1).tolist()
         entropies = entropy(probabilities_BV, logprobs_BV).tolist()
+        alternatives = None if plain else self._alternatives(sequences, logprobs_BV)
         self.clock.generated_tokens += count
         for i, sequence in enumerate(sequences):
             token = tokens[i]
@@ -405,12 +430,23 @@ class Engine(Sampler):
             sequence.logprobs.append(logprobs[i])
             sequence.entropies.append(entropies[i])
             sequence.versions.append(self.version)
-            if sequence.params.alternatives:
-                top = logprobs_BV[i].topk(min(sequence.params.alternatives, logprobs_BV.shape[1]))
-                sequence.alternatives.append(Alternatives(top.indices.tolist(), top.values.tolist()))
+            options = alternatives[i] if alternatives is not None else None
+            if options is not None:
+                sequence.alternatives.append(options)
             sequence.finished = self._stop_reason(sequence, token)
             if events is not None:
-                events.append(TokenEvent(sequence.id, token, logprobs[i], entropies[i]))
+                events.append(TokenEvent(sequence.id, token, logprobs[i], entropies[i], options))
+
+    @staticmethod
+    def _alternatives(sequences: Sequence[_Sequence], logprobs_BV: Tensor) -> list[Alternatives | None] | None:
+        """The most likely tokens of each sequence that asked for them; None where none did."""
+        most = min(max(s.params.alternatives for s in sequences), logprobs_BV.shape[1])
+        if not most:
+            return None
+        top = logprobs_BV.topk(most)
+        tokens, values = top.indices.tolist(), top.values.tolist()
+        wanted = [s.params.alternatives for s in sequences]
+        return [Alternatives(t[:n], v[:n]) if n else None for t, v, n in zip(tokens, values, wanted, strict=True)]
 
     def _stop_reason(self, sequence: _Sequence, token: int) -> StopReason | None:
         params = sequence.params
@@ -430,7 +466,8 @@ class Engine(Sampler):
 
     def _park_if_kept(self, row: int) -> None:
         sequence = self._running[row]
-        if sequence.keep:
+        # One that was over before it entered still has what it was forked with.
+        if sequence.keep and sequence.parked is None:
             sequence.parked = self._cache.park(row, sequence.cached) if sequence.cached else None
 
     def _compact(self) -> None:

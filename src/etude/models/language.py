@@ -178,6 +178,10 @@ class LanguageModel:
         """Text of some tokens, special ones left out."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
+    def decode_all(self, tokens: Sequence[int]) -> str:
+        """Text of some tokens, special ones written out."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False))
+
     def save(self, folder: Path) -> None:
         """Write a Hugging Face folder (an adapter folder for a LoRA model) with the tokenizer."""
         with without_bars():

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from etude.types import Completion
+from etude.types import Alternatives, Completion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,6 +109,8 @@ class TokenEvent:
     token: int
     logprob: float
     entropy: float
+    alternatives: Alternatives | None = None
+    """What else could have been drawn, where the request asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +141,32 @@ class Sampler(ABC):
 
     @abstractmethod
     def fork(
-        self, request: int, at: int | None = None, *, append: Sequence[int] = (), stream: int, params: SamplingParams | None = None, keep: bool = False
+        self,
+        request: int,
+        at: int | None = None,
+        *,
+        take: int | None = None,
+        append: Sequence[int] = (),
+        stream: int,
+        params: SamplingParams | None = None,
+        keep: bool = False,
     ) -> int:
         """Start a new request from the first `at` generated tokens (default: all) of a running or kept one.
 
         What the back end still holds of their keys and values is used again; the embedded engine holds all of a running or kept request, others may have let go.
         `append` adds given tokens (a tool's answer, the next user turn) behind them before generation goes on: the new request's prompt is then everything up to
-        there. Without `append`, the first `at` tokens are the new completion's own, with their log-probs. Returns the new id.
+        there. Without `append`, the first `at` tokens are the new completion's own, with their log-probs.
+        `take` makes one of the alternatives recorded at position `at` the next token, with its log-prob and the position's entropy, as if it had been drawn: the
+        other way at a fork. It counts as generated. Returns the new id.
         """
 
     @abstractmethod
     def abort(self, request: int) -> Completion:
         """Stop a waiting or running request; what it has so far comes back with stop reason 'aborted', and can be resumed as a request's `prefix`."""
+
+    def abort_all(self, requests: Sequence[int]) -> list[Completion]:
+        """Stop several requests, which a back end may do at less cost than one after the other."""
+        return [self.abort(request) for request in requests]
 
     @abstractmethod
     def release(self, request: int) -> None:

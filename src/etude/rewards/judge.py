@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from etude.errors import InputError
-from etude.tasks.base import TaskSet
+from etude.tasks.base import TOOL_COUNTS, TaskSet
 from etude.types import Trajectory
 
 
@@ -15,11 +15,13 @@ def judge(trajectories: Iterable[Trajectory], task_set: TaskSet) -> None:
 
     A single turn is judged by the task set. An episode in an environment is judged by the environment: `environment` is the sum of its steps' rewards,
     `correct` its verdict or, where it gave none, the episode's reward cut to [0, 1]; what else the task set says of the last turn is added.
+    What an environment's tool did (`tool_calls`, `tool_errors`) is recorded as components too, without weight.
     A component that could not be judged is NaN; a reward that needs it is NaN too, which means unscorable.
     Raises InputError when a component that has a weight is missing, and when one is infinite: no mean over attempts would be finite.
     """
     for trajectory in trajectories:
         components = dict(task_set.verify_trajectory(trajectory))
+        components |= {name: float(trajectory.tags[name]) for name in sorted(TOOL_COUNTS & trajectory.tags.keys())}
         if "environment_reward" in trajectory.tags:
             components["environment"] = float(trajectory.tags["environment_reward"])
             trajectory.reward = total(components, task_set.environment_weights)

@@ -1,8 +1,23 @@
-"""How experience is gathered: episodes over one sampler, single- or multi-turn, groups of them, and groups that grow with how their first attempts went."""
+"""How experience is gathered over one sampler: episodes and groups of them, rounds that follow what the first attempts showed, trees, and partial rollouts."""
 
 from etude.rollouts.adaptive import adaptive_rollouts
 from etude.rollouts.dynamic import is_mixed, until_enough
-from etude.rollouts.episodes import EpisodeRequest, run_episodes
+from etude.rollouts.episodes import Episode, EpisodeRequest, Episodes, run_episodes
 from etude.rollouts.group import group_rollouts
+from etude.rollouts.partial import Gathered, PartialRollouts
+from etude.rollouts.staleness import staleness, without_stale_tokens
 
-__all__ = ["EpisodeRequest", "adaptive_rollouts", "group_rollouts", "is_mixed", "run_episodes", "until_enough"]
+__all__ = [
+    "Episode",
+    "EpisodeRequest",
+    "Episodes",
+    "Gathered",
+    "PartialRollouts",
+    "adaptive_rollouts",
+    "group_rollouts",
+    "is_mixed",
+    "run_episodes",
+    "staleness",
+    "until_enough",
+    "without_stale_tokens",
+]

@@ -39,9 +39,7 @@ def uncertainty_priority(deviation: float, count: int, drawn: int, *, exploratio
     return uncertainty_reduction(deviation, count, confidence=confidence) + exploration_bonus(count, drawn, weight=exploration)
 
 
-def greedy_allocation(
-    counts: Sequence[int], deviations: Sequence[float], budget: int, *, most: int, exploration: float, confidence: float = 0.95
-) -> list[int]:
+def greedy_allocation(counts: Sequence[int], deviations: Sequence[float], budget: int, *, most: int, exploration: float, confidence: float = 0.95) -> list[int]:
     """Give out `budget` attempts one at a time, each to the task with the highest priority at the count that it would then have. Returns how many each gets.
 
     counts, deviations: attempts and unbiased standard deviation of the rewards of each task; the latter, and the number of attempts drawn, stay as they are

@@ -1,20 +1,23 @@
 """Episodes: attempts at tasks, single-turn or in an environment, all in one continuously batched sampler.
 
-While one finishes, another takes its slot.
+While one finishes, another takes its slot. `run_episodes` runs a batch of them to the end; `Episodes` is the same driven from outside, a decode step at a time, so
+that what still runs can be stopped and go on later under newer weights.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from etude.errors import InputError, NonFiniteError
 from etude.ledger import FORWARD, Ledger
 from etude.models.language import LanguageModel
-from etude.models.sampling import FinishedEvent, Request, Sampler, SamplingParams, stream_key
-from etude.tasks.base import Environment, TaskSet
+from etude.models.sampling import FinishedEvent, Request, SamplingParams, stream_key
+from etude.tasks.base import TOOL_COUNTS, Environment, TaskSet
 from etude.types import Completion, Message, Segment, StopReason, Task, Trajectory
 
 
@@ -32,22 +35,220 @@ class EpisodeRequest:
 
 
 @dataclass(slots=True, eq=False)
-class _Episode:
+class Episode:
+    """One attempt on its way.
+
+    segments: the turns that are whole, and what the environment answered to them. reward, correct: what it gave so far.
+    writing: the turn that was being written when the episode was stopped, from which it is resumed. environment: kept in the middle of the episode; None for single
+    turns, and where the episode was read from a file.
+    """
+
     request: EpisodeRequest
     prompt: list[int]
     environment: Environment | None
     segments: list[Segment] = field(default_factory=list)
     reward: float = 0.0
     correct: float | None = None
+    tools: dict[str, int] = field(default_factory=dict)
     stop_reason: StopReason = "length"
+    writing: Completion | None = None
+
+    @property
+    def turns(self) -> int:
+        """Whole turns of the policy."""
+        return sum(s.author == "policy" for s in self.segments)
+
+    @property
+    def turn_stream(self) -> int:
+        """The key of the random numbers of the turn that comes next or is being written."""
+        return stream_key(self.request.stream, "turn", self.turns) if self.turns else self.request.stream
 
     def trajectory(self) -> Trajectory:
+        """What has become of it, once it has ended."""
         trajectory = Trajectory(self.request.task, self.prompt, self.segments, self.stop_reason, sample=self.request.sample)
         if self.environment is not None:
             trajectory.tags["environment_reward"] = self.reward
             if self.correct is not None:
                 trajectory.tags["environment_correct"] = self.correct
+            trajectory.tags |= self.tools
         return trajectory
+
+
+class Episodes:
+    """Episodes that share one sampler, driven from outside: add or resume some, step, hear which ended, stop the rest.
+
+    A context: on leaving it, what still runs is taken out of the sampler, every environment is closed whose episode `stop` did not hand out, and, without an error,
+    everything spent is added to `ledger`. An attempt counts as a rollout, and a turn as a call, when its first token is drawn: once, however often it is resumed.
+    Raises NonFiniteError when the policy's log-probabilities are not finite: what it then writes means nothing.
+    """
+
+    def __init__(self, policy: LanguageModel, task_set: TaskSet, params: SamplingParams, *, max_turns: int, ledger: Ledger) -> None:
+        self.policy, self.task_set, self.params, self.max_turns, self.ledger = policy, task_set, params, max_turns, ledger
+        self._before = policy.sampler.clock.copy()
+        self._rendered: dict[tuple[str, tuple[Message, ...]], list[int]] = {}
+        self._running: dict[int, Episode] = {}
+        self._environments: list[Environment] = []
+        self._rollouts = self._calls = 0
+
+    def __enter__(self) -> Episodes:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for ident, episode in self._running.items():
+            # One that ended in the same step as an error elsewhere is in flight no more.
+            with contextlib.suppress(InputError):
+                self._count(episode, self.policy.sampler.abort(ident))
+            self.policy.sampler.release(ident)
+        self._running.clear()
+        if kind is not None:
+            # An error that is on its way is told before one that closing makes.
+            for environment in self._environments:
+                with contextlib.suppress(Exception):
+                    environment.close()
+            return
+        close_all(self._environments)
+        self._settle()
+
+    @property
+    def running(self) -> int:
+        """Episodes that have not ended."""
+        return len(self._running)
+
+    def add(self, request: EpisodeRequest) -> Episode:
+        """Begin an episode. Raises InputError for a prompt that leaves no room in the model's context."""
+        episode = Episode(request, [], self.task_set.environment())
+        if episode.environment is not None:
+            self._environments.append(episode.environment)
+        self._begin(episode)
+        return episode
+
+    def resume(self, episode: Episode) -> None:
+        """Go on with an episode that was stopped, from the last token it has, under the weights of now.
+
+        Where its environment is gone with the process that held it, the policy's turns are played to a fresh one. One that then answers otherwise cannot be brought
+        back, and the episode begins anew, with a warning.
+        """
+        if episode.environment is None:
+            episode.environment = self.task_set.environment()
+            if episode.environment is not None:
+                self._environments.append(episode.environment)
+                if not self._replay(episode, episode.environment):
+                    self._restart(episode)
+                    return
+        else:
+            self._environments.append(episode.environment)
+        writing = episode.writing
+        assert writing is not None, "only an episode that was stopped can be resumed"
+        prefix = writing if writing.tokens else None
+        keep = episode.environment is not None
+        ident = self.policy.sampler.add(Request(tuple(writing.prompt), self.params, stream=episode.turn_stream, prefix=prefix, keep=keep))
+        self._running[ident] = episode
+
+    def step(self) -> list[Episode]:
+        """Advance every running episode by one token; returns those that ended."""
+        ended: list[Episode] = []
+        for event in self.policy.sampler.step():
+            if isinstance(event, FinishedEvent) and event.request in self._running:
+                episode = self._running.pop(event.request)
+                try:
+                    following = self._take_turn(episode, event.completion)
+                finally:
+                    self.policy.sampler.release(event.request)
+                if following is None:
+                    ended.append(episode)
+                else:
+                    self._running[following] = episode
+        return ended
+
+    def stop(self) -> list[Episode]:
+        """Take everything that still runs out of the sampler, to be resumed later. The environments of what is returned are the caller's to close."""
+        sampler = self.policy.sampler
+        for (ident, episode), completion in zip(self._running.items(), sampler.abort_all(list(self._running)), strict=True):
+            sampler.release(ident)
+            self._count(episode, completion)
+            episode.writing = completion
+            if episode.environment is not None:
+                self._environments.remove(episode.environment)
+        stopped = list(self._running.values())
+        self._running.clear()
+        return stopped
+
+    def _begin(self, episode: Episode) -> None:
+        request = episode.request
+        if episode.environment is None:
+            shown = request.task.messages if request.messages is None else request.messages
+            key = (request.task.id, shown)
+            if key not in self._rendered:
+                self._rendered[key] = self.policy.render(shown)
+            episode.prompt = self._rendered[key]
+        else:
+            episode.prompt = self.policy.render(list(episode.environment.reset(request.task)))
+        _check_prompt(episode.prompt, self.policy, request.task)
+        keep = episode.environment is not None
+        self._running[self.policy.sampler.add(Request(tuple(episode.prompt), self.params, stream=request.stream, keep=keep))] = episode
+
+    def _replay(self, episode: Episode, environment: Environment) -> bool:
+        """Play an episode's turns to a fresh environment; says whether it answered as the first one did. It costs no tokens, and is in no account."""
+        if self.policy.render(list(environment.reset(episode.request.task))) != episode.prompt:
+            return False
+        answers = (s.text for s in episode.segments if s.author != "policy")
+        return all(_text(environment.step(s.text).messages) == next(answers, None) for s in episode.segments if s.author == "policy")
+
+    def _restart(self, episode: Episode) -> None:
+        warnings.warn(
+            f"the environment of task {episode.request.task.id!r} answered otherwise when the episode was replayed to a fresh one, so that the episode begins anew; "
+            "expected answers that depend on the task and the turns alone",
+            stacklevel=3,
+        )
+        episode.segments, episode.reward, episode.correct, episode.tools, episode.writing = [], 0.0, None, {}, None
+        episode.environment = self.task_set.environment()
+        assert episode.environment is not None
+        self._environments.append(episode.environment)
+        self._begin(episode)
+
+    def _take_turn(self, episode: Episode, completion: Completion) -> int | None:
+        """Record what the policy wrote, let the environment answer, and start the next turn. Returns the new request's id, or None at the end."""
+        _check_finite(completion, self.policy, episode.request.task)
+        self._count(episode, completion)
+        episode.writing = None
+        episode.segments.append(Segment.from_completion(completion))
+        episode.stop_reason = completion.stop_reason
+        if episode.environment is None:
+            return None
+        answer = episode.environment.step(completion.text)
+        self.ledger.environment_steps += 1
+        episode.reward += answer.reward
+        if "correct" in answer.info:
+            episode.correct = float(answer.info["correct"])
+        for name in TOOL_COUNTS & answer.info.keys():
+            episode.tools[name] = episode.tools.get(name, 0) + int(answer.info[name])
+        if answer.done:
+            episode.stop_reason = "environment"
+            return None
+        episode.stop_reason = "length"
+        if episode.turns >= self.max_turns:
+            return None
+        tokens = self.policy.render_after(completion.tokens, answer.messages)
+        if len(completion.prompt) + len(completion.tokens) + len(tokens) + 1 >= self.policy.context_length:
+            return None
+        author = "tool" if any(m.role == "tool" for m in answer.messages) else "environment"
+        episode.segments.append(Segment(tokens, author, _text(answer.messages)))
+        return self.policy.sampler.fork(completion.request, append=tokens, stream=episode.turn_stream, params=self.params, keep=True)
+
+    def _count(self, episode: Episode, completion: Completion) -> None:
+        """Count a turn that ended or was stopped, if its first token was drawn since it last went in."""
+        if completion.tokens and not (episode.writing is not None and episode.writing.tokens):
+            self._calls += 1
+            self._rollouts += not episode.turns
+
+    def _settle(self) -> None:
+        spent = self.policy.sampler.clock.since(self._before)
+        self.ledger.generated_tokens += spent.generated_tokens
+        self.ledger.prompt_tokens += spent.prefill_tokens
+        self.ledger.decode_steps += spent.steps
+        self.ledger.rollouts += self._rollouts
+        self.ledger.count_call("policy", self._calls)
+        self.ledger.forward_equivalents += FORWARD * (spent.generated_tokens + spent.prefill_tokens)
 
 
 def run_episodes(
@@ -64,107 +265,22 @@ def run_episodes(
     Each turn is a trained segment, each answer of the environment an untrained one. Everything spent is added to `ledger`. Every environment is closed, also
     after an error. Raises NonFiniteError when the policy's log-probabilities are not finite: what it then writes means nothing.
     """
-    sampler = policy.sampler
-    before = sampler.clock.copy()
-    rendered: dict[tuple[str, tuple[Message, ...]], list[int]] = {}
-    running: dict[int, _Episode] = {}
-    episodes: list[_Episode] = []
-    with _closing() as environments, _aborting(sampler, running):
-        for request in requests:
-            environment = task_set.environment()
-            if environment is None:
-                shown = request.task.messages if request.messages is None else request.messages
-                key = (request.task.id, shown)
-                if key not in rendered:
-                    rendered[key] = policy.render(shown)
-                prompt = rendered[key]
-            else:
-                environments.append(environment)
-                prompt = policy.render(list(environment.reset(request.task)))
-            _check_prompt(prompt, params, policy, request.task)
-            episode = _Episode(request, prompt, environment)
-            episodes.append(episode)
-            ident = sampler.add(Request(tuple(prompt), params, stream=request.stream, keep=environment is not None))
-            running[ident] = episode
-        while running:
-            for event in sampler.step():
-                if isinstance(event, FinishedEvent) and event.request in running:
-                    episode = running.pop(event.request)
-                    try:
-                        _check_finite(event.completion, policy, episode.request.task)
-                        following = _take_turn(episode, event.completion, policy, params, max_turns, ledger)
-                    finally:
-                        sampler.release(event.request)
-                    if following is not None:
-                        running[following] = episode
-    spent = sampler.clock.since(before)
-    ledger.generated_tokens += spent.generated_tokens
-    ledger.prompt_tokens += spent.prefill_tokens
-    ledger.decode_steps += spent.steps
-    ledger.rollouts += len(requests)
-    ledger.count_call("policy", sum(1 for e in episodes for s in e.segments if s.author == "policy"))
-    ledger.forward_equivalents += FORWARD * (spent.generated_tokens + spent.prefill_tokens)
-    return [episode.trajectory() for episode in episodes]
+    with Episodes(policy, task_set, params, max_turns=max_turns, ledger=ledger) as episodes:
+        begun = [episodes.add(request) for request in requests]
+        while episodes.running:
+            episodes.step()
+    return [episode.trajectory() for episode in begun]
 
 
-@contextlib.contextmanager
-def _closing() -> Iterator[list[Environment]]:
-    """Closes every environment that was added, whatever happens. An error that is on its way is told before one that closing makes."""
-    environments: list[Environment] = []
-    try:
-        yield environments
-    except BaseException:
-        for environment in environments:
-            with contextlib.suppress(Exception):
-                environment.close()
-        raise
+def close_all(environments: Sequence[Environment]) -> None:
+    """Close environments, all of them whatever one of them raises."""
     with contextlib.ExitStack() as stack:
         for environment in environments:
             stack.callback(environment.close)
 
 
-@contextlib.contextmanager
-def _aborting(sampler: Sampler, running: dict[int, _Episode]) -> Iterator[None]:
-    """Takes what still runs out of the sampler, which other episodes will use."""
-    try:
-        yield
-    finally:
-        for ident in running:
-            # One that ended in the same step as an error elsewhere is in flight no more.
-            with contextlib.suppress(InputError):
-                sampler.abort(ident)
-            sampler.release(ident)
-
-
-def _take_turn(episode: _Episode, completion: Completion, policy: LanguageModel, params: SamplingParams, max_turns: int, ledger: Ledger) -> int | None:
-    """Record what the policy wrote, let the environment answer, and start the next turn. Returns the new request's id, or None at the end."""
-    sampler = policy.sampler
-    episode.segments.append(Segment.from_completion(completion))
-    episode.stop_reason = completion.stop_reason
-    if episode.environment is None:
-        return None
-    answer = episode.environment.step(completion.text)
-    ledger.environment_steps += 1
-    episode.reward += answer.reward
-    if "correct" in answer.info:
-        episode.correct = float(answer.info["correct"])
-    turns = sum(1 for s in episode.segments if s.author == "policy")
-    following = None
-    if answer.done:
-        episode.stop_reason = "environment"
-    elif turns >= max_turns:
-        episode.stop_reason = "length"
-    else:
-        tokens = policy.render_after(completion.tokens, answer.messages)
-        if len(completion.prompt) + len(completion.tokens) + len(tokens) + 1 < policy.context_length:
-            author = "tool" if any(m.role == "tool" for m in answer.messages) else "environment"
-            text = "\n".join(m.content for m in answer.messages)
-            episode.segments.append(Segment(tokens, author, text))
-            stream = stream_key(episode.request.stream, "turn", turns)
-            following = sampler.fork(completion.request, append=tokens, stream=stream, params=params, keep=True)
-        else:
-            episode.stop_reason = "length"
-    return following
+def _text(messages: Sequence[Message]) -> str:
+    return "\n".join(m.content for m in messages)
 
 
 def _check_finite(completion: Completion, policy: LanguageModel, task: Task) -> None:
@@ -172,7 +288,7 @@ def _check_finite(completion: Completion, policy: LanguageModel, task: Task) -> 
         raise NonFiniteError(f"the log-probabilities of {policy.name} are not finite on task {task.id!r}: its weights or activations hold NaN or infinities")
 
 
-def _check_prompt(prompt: Sequence[int], params: SamplingParams, policy: LanguageModel, task: Task) -> None:
+def _check_prompt(prompt: Sequence[int], policy: LanguageModel, task: Task) -> None:
     if len(prompt) >= policy.context_length:
         raise InputError(
             f"the prompt of task {task.id!r} has {len(prompt)} tokens, but {policy.name} reads {policy.context_length} in all; "

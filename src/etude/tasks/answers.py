@@ -32,6 +32,11 @@ def follows_convention(text: str) -> bool:
     return not text[found[0][1] :].strip(_WRAPPING + ".\r\n")
 
 
+def count_answers(text: str) -> int:
+    """How many final answers a text states, empty ones left out."""
+    return sum(1 for _, _, value in _answers(text) if value)
+
+
 def normalise(answer: str) -> str:
     """The form in which answers are compared.
 

@@ -69,6 +69,10 @@ class TaskSet(ABC):
         """A worked answer to imitate (supervised fine-tuning), or None where the set has none."""
         return None
 
+    def conversation(self, task: Task, seed: int) -> Sequence[Message] | None:
+        """A whole episode to imitate, from the task's messages to the last assistant turn; None where the set has none."""
+        return None
+
     def environment(self) -> Environment | None:
         """A fresh single-use environment for one multi-turn episode, or None for single-turn tasks."""
         return None
@@ -90,9 +94,14 @@ class EnvironmentStep:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
+TOOL_COUNTS = frozenset({"tool_calls", "tool_errors"})
+"""Entries of a step's info that are added up over an episode: calls of a tool in this step, and those of them that the tool itself says failed."""
+
+
 class Environment(ABC):
     """A multi-turn episode. Cheap, single use: one instance, one `reset`, then `step` until done.
 
+    An environment with a tool reports what was called, and what failed, in `EnvironmentStep.info` under TOOL_COUNTS.
     `EnvironmentStep.info["correct"]` of the last step, when present, is the verifier's verdict in [0, 1]; otherwise the episode's reward is taken.
     """
 

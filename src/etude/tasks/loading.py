@@ -15,7 +15,10 @@ from etude.errors import InputError, nearest
 from etude.tasks.base import TaskSet
 from etude.tasks.user_code import describe, load_object, where
 
-KINDS = "a built-in family (arithmetic, or arithmetic:terms=4 for harder tasks), a JSONL file (or train.jsonl,test.jsonl), gym:NAME for a reasoning-gym data set, or file.py:Class for a TaskSet of your own"
+KINDS = (
+    "a built-in family (arithmetic, or arithmetic:terms=4 for harder tasks), a JSONL file (or train.jsonl,test.jsonl), gym:NAME for a reasoning-gym data set, "
+    "or file.py:Class for a TaskSet of your own"
+)
 
 
 def load_tasks(
@@ -23,11 +26,16 @@ def load_tasks(
     reward: str | Callable[..., Any] | None = None,
     env: str | type | None = None,
     seed: int = 0,
+    *,
+    labelled: bool = True,
 ) -> TaskSet:
     """The task set that a specification names, judged by a reward function and practised in an environment of the user's own where given.
 
-    tasks: a built-in family (`NAME:option=value,option=value` for another difficulty), one JSONL file or two joined by a comma (training, held out), `gym:NAME`, or `file.py:Class`.
-    reward: `file.py:function`. env: `file.py:Class`. seed: the run's, for an environment whose constructor takes one; the held-out split does not depend on it.
+    tasks: a built-in family (`NAME:option=value,option=value` for another difficulty), one JSONL file or two joined by a comma (training, held out), `gym:NAME`,
+    or `file.py:Class`.
+    reward: `file.py:function`. env: `file.py:Class`, or `python` for the built-in tool (`etude.tasks.python_tool`). seed: the run's, for an environment whose
+    constructor takes one; the held-out split does not depend on it.
+    labelled: refuse tasks of a file that have no answer where nothing else judges them; otherwise attempts at them are left unjudged.
     From Python, the things themselves will do as well: a TaskSet or a list of what the lines of a JSONL file hold, a function, a class.
     Raises InputError for whatever cannot be used, before anything is computed.
     """
@@ -35,7 +43,8 @@ def load_tasks(
 
     # The user's code first: it fails fastest.
     environment_class = reward_function = None
-    if env is not None:
+    tool = env if names_tool(env) else None
+    if env is not None and tool is None:
         from etude.tasks.user_environment import EnvironmentClass
 
         environment_class = EnvironmentClass.load(env, seed) if isinstance(env, str) else EnvironmentClass(env, _title(env), seed)
@@ -43,7 +52,8 @@ def load_tasks(
         from etude.tasks.user_reward import RewardFunction
 
         reward_function = RewardFunction.load(reward) if isinstance(reward, str) else RewardFunction(reward, _title(reward))
-    judged_elsewhere = reward is not None or env is not None
+    unjudged = not labelled and reward is None and env is None
+    judged_elsewhere = reward is not None or environment_class is not None or unjudged
     if isinstance(tasks, TaskSet):
         task_set = tasks
     elif isinstance(tasks, str):
@@ -51,6 +61,10 @@ def load_tasks(
     else:
         task_set = _from_rows(tasks, judged_elsewhere)
     from_file = isinstance(task_set, JsonlTaskSet)
+    if from_file and unjudged:
+        from etude.tasks.unlabelled import PartlyLabelled
+
+        return PartlyLabelled(task_set)
     if environment_class is not None:
         from etude.tasks.user_environment import EnvironmentTaskSet
 
@@ -59,7 +73,16 @@ def load_tasks(
         from etude.tasks.user_reward import RewardedTaskSet
 
         task_set = RewardedTaskSet(task_set, reward_function, has_verdict=has_answer) if from_file else RewardedTaskSet(task_set, reward_function)
+    if tool is not None:
+        from etude.tasks.python_tool import PythonTool
+
+        task_set = PythonTool.named(str(tool), task_set)
     return task_set
+
+
+def names_tool(env: object) -> bool:
+    """Whether `--env` asks for the built-in Python tool and not for a class of the user's own."""
+    return isinstance(env, str) and env.partition(":")[0] == "python"
 
 
 def _title(thing: Any) -> str:

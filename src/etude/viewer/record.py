@@ -42,6 +42,7 @@ class RunRecord:
     ledger: dict[str, Any] = field(default_factory=dict)
     trajectories: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    trees: list[dict[str, Any]] = field(default_factory=list)
     probe: list[dict[str, Any]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
@@ -157,9 +158,13 @@ def read_run(folder: Path) -> RunRecord:
     rows, broken_metrics = _read_lines(folder / "metrics.jsonl")
     record.trajectories, broken_trajectories = _read_lines(folder / "trajectories.jsonl")
     record.samples, broken_samples = _read_lines(folder / "samples.jsonl")
+    trees, broken_trees = _read_lines(folder / "trees.jsonl")
+    record.trees = [line for line in trees if isinstance(line.get("step"), int) and isinstance(line.get("branches"), list)]
     readings, broken_probe = _read_lines(folder / "probe.jsonl")
     record.probe = [line for line in readings if _is_reading(line)]
-    record.broken_lines = broken_metrics + broken_trajectories + broken_samples + broken_probe + len(readings) - len(record.probe)
+    record.broken_lines = (
+        broken_metrics + broken_trajectories + broken_samples + broken_trees + len(trees) - len(record.trees) + broken_probe + len(readings) - len(record.probe)
+    )
     unsorted: dict[int, dict[str, float]] = {}
     for row in rows:
         if not _is_number(row.get("step")):

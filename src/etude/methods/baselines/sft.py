@@ -1,6 +1,7 @@
 """SFT: imitate given answers.
 
-The task set's demonstrations (for a JSONL file: the field `demonstration`, else the answer) are the tokens to make likely. Nothing is sampled while training, so
+The task set's demonstrations (for a JSONL file: the field `demonstration`, else the answer) are the tokens to make likely; of tasks that are played in turns, the
+assistant's turns of whole conversations. Nothing is sampled while training, so
 `group_size` plays no part: it is the yardstick for what practice adds to imitation.
 """
 
@@ -8,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from itertools import groupby
+from typing import Any, ClassVar
 
 from etude.claim import ON_TINY, Arm, Claim, Comparison, room_to_learn
 from etude.config import LearnerConfig, PolicyOptimizationConfig
@@ -65,12 +67,17 @@ class SFT(PolicyOptimization):
 
     def setup(self) -> None:
         super().setup()
+        task = self.task_set.train_task(self.run.seed, 0)
         environment = self.task_set.environment()
+        self.in_turns = environment is not None
         if environment is not None:
             environment.close()
-            raise InputError(f"{self.task_set.name} is played in turns with an environment; SFT imitates single answers, so choose a single-turn task set")
-        task = self.task_set.train_task(self.run.seed, 0)
-        if self.demonstration(task, 0) is None:
+            if self.task_set.conversation(task, 0) is None:
+                raise InputError(
+                    f"{self.task_set.name} is played in turns with an environment, and has no conversations to imitate; "
+                    "give the task set a method conversation(task, seed), or choose a single-turn task set"
+                )
+        elif self.demonstration(task, 0) is None:
             raise InputError(
                 f"{self.task_set.name} has no demonstrations to imitate: task {task.id!r} has none; give JSONL lines a field 'demonstration' or 'answer'"
             )
@@ -85,15 +92,45 @@ class SFT(PolicyOptimization):
 
     def imitated(self, task: Task, place: int) -> Trajectory:
         """The demonstration as a trajectory that somebody else wrote."""
-        text = self.demonstration(task, self.run.stream(self.run.step, place, task.id))
+        seed = self.run.stream(self.run.step, place, task.id)
+        if self.in_turns:
+            return self.imitated_conversation(task, seed)
+        text = self.demonstration(task, seed)
         if text is None:
             raise InputError(f"task {task.id!r} has no demonstration to imitate; every training task needs one")
         policy = self.policy
         prompt = policy.render(task.messages)
-        tokens = [*policy.tokenizer(text, add_special_tokens=False)["input_ids"], policy.tokenizer.eos_token_id]
+        tokens = self.written(text)
         room = policy.context_length - len(prompt)
         trajectory = Trajectory(task, prompt, [Segment(tokens[:room], "injected", text, trained=True)], "eos" if len(tokens) <= room else "length")
         trajectory.rewards, trajectory.reward = {}, float("nan")
+        return trajectory
+
+    def written(self, text: str) -> list[int]:
+        """A whole turn as the policy would write it."""
+        tokens: list[int] = self.policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+        end: Any = self.policy.tokenizer.eos_token_id
+        return [*tokens, end]
+
+    def imitated_conversation(self, task: Task, seed: int) -> Trajectory:
+        """A demonstrated episode: the assistant's turns are imitated, what stands between them is read."""
+        messages = self.task_set.conversation(task, seed)
+        if messages is None:
+            raise InputError(f"task {task.id!r} has no conversation to imitate; every training task needs one")
+        policy = self.policy
+        start = next(i for i, m in enumerate(messages) if m.role == "assistant")
+        prompt = policy.render(messages[:start])
+        segments: list[Segment] = []
+        for own, group in groupby(messages[start:], key=lambda m: m.role == "assistant"):
+            said = list(group)
+            text = "\n".join(m.content for m in said)
+            tokens = self.written(text) if own else policy.render_after(segments[-1].tokens, said)
+            segments.append(Segment(tokens, "injected" if own else "environment", text, trained=own))
+        trajectory = Trajectory(task, prompt, segments, "environment")
+        while segments and len(prompt) + sum(len(s.tokens) for s in segments) > policy.context_length:
+            segments.pop()
+        if not segments:
+            raise InputError(f"the conversation of task {task.id!r} does not fit into the {policy.context_length} tokens that {policy.name} reads")
         return trajectory
 
     def credit(self, groups: Sequence[Group]) -> Metrics:

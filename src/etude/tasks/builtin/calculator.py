@@ -19,22 +19,34 @@ from etude.types import Message, Task
 _CALL = re.compile(r"<calc>(.*?)</calc>", re.DOTALL)
 _PAIR = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([-+*/])\s*(-?\d+(?:\.\d+)?)\s*")
 
+ERROR = "error"
+"""What the calculator says to a call that it cannot read or compute."""
+
 
 def calculate(call: str) -> str:
     """What the calculator answers: the value of one operation on two numbers as a whole number, a decimal where that is exact, else a fraction; or 'error'."""
+    value = _value(call)
+    return ERROR if value is None else _plain(value)
+
+
+def _value(call: str) -> Fraction | None:
+    """The value of a call, or None for one that the calculator cannot read or compute."""
     if not _PAIR.fullmatch(call):
-        return "error"
+        return None
     try:
-        value = evaluate(call)
+        return evaluate(call)
     except ValueError:
-        return "error"
-    return _plain(value)
+        return None
 
 
 class Calculator(Arithmetic):
     """'use calc: 37*84+519' -> '<calc>37*84</calc>' -> tool '3108' -> '<calc>3108+519</calc>' -> tool '3627' -> 'answer: 3627'.
 
-    The calculator takes one operation on two numbers at a time.
+    The calculator takes one operation on two numbers at a time, and answers 'error' to anything else.
+
+    spare_turns: turns beyond one a call and one for the answer (1 of which there always is), in which a call that failed can be made again.
+    sloppy: share of demonstrated calls that are first made in a form that the calculator cannot read ('37*84=', '37*', '*84') and then properly, as far as there are
+    spare turns. What imitates them comes to right answers by failed calls.
     """
 
     name = "calculator"
@@ -49,12 +61,19 @@ class Calculator(Arithmetic):
         high: int = 999,
         factor_high: int = 99,
         limit: int = 9999,
+        spare_turns: int = 1,
+        sloppy: float = 0.0,
         **options: Unpack[FamilyOptions],
     ) -> None:
         super().__init__(terms=terms, high=high, factor_high=factor_high, limit=limit, **options)
         if terms > 8:
             raise InputError(f"terms is {terms}; expected at most 8, one call for each operation")
-        self.max_turns = terms + 1
+        if spare_turns < 1:
+            raise InputError(f"spare_turns is {spare_turns}; expected at least 1")
+        if not 0 <= sloppy <= 1:
+            raise InputError(f"sloppy is {sloppy}; expected a share in [0, 1]")
+        self.spare_turns, self.sloppy = spare_turns, sloppy
+        self.max_turns = terms + spare_turns
         # One call: two numbers, the operation, the brackets of the call and the end token, with room for a longer wrong one.
         self.max_new_tokens = 2 * len(str(limit)) + 8
 
@@ -71,6 +90,7 @@ class Calculator(Arithmetic):
         if random.random() < self.direct:
             guess = wrong_number(int(task.answer or 0), random)
             return [*messages, Message("assistant", f"answer: {guess}")]
+        spare = self.spare_turns
         for step in range(self.terms - 1):
             left, symbol, right = self._next_operation(task, messages, step)
             if random.random() < self.slips:
@@ -84,6 +104,10 @@ class Calculator(Arithmetic):
                 else:
                     left, right = right, left
             call = f"{left}{symbol}{right}"
+            if self.sloppy and spare and random.random() < self.sloppy:
+                spare -= 1
+                tried = random.choice((f"{call}=", f"{left}{symbol}", f"{symbol}{right}"))
+                messages += [Message("assistant", f"<calc>{tried}</calc>"), Message("tool", calculate(tried))]
             messages += [Message("assistant", f"<calc>{call}</calc>"), Message("tool", calculate(call))]
         answer = int(messages[-1].content)
         if random.random() < self.slips:
@@ -92,7 +116,7 @@ class Calculator(Arithmetic):
 
     def _next_operation(self, task: Task, messages: Sequence[Message], step: int) -> tuple[int, str, int]:
         """The operation to call for, given what the calculator said so far, right or wrong."""
-        said = [int(m.content) for m in messages if m.role == "tool"]
+        said = [int(m.content) for m in messages if m.role == "tool" and m.content != ERROR]
         operations: list[tuple[int, str, int]] = []
 
         def compute(left: int, symbol: str, right: int) -> int:
@@ -122,7 +146,8 @@ class CalculatorEnvironment(Environment):
         call = _CALL.search(text)
         if call is not None and self._taken < self._turns:
             self._calls += 1
-            return EnvironmentStep(messages=(Message("tool", calculate(call[1])),), info={"calls": self._calls})
+            failed = _value(call[1]) is None
+            return EnvironmentStep(messages=(Message("tool", calculate(call[1])),), info={"calls": self._calls, "tool_calls": 1, "tool_errors": int(failed)})
         verdict = self._tasks.verify(self._task, text)
         return EnvironmentStep(reward=verdict["correct"], done=True, info={**verdict, "calls": self._calls})
 

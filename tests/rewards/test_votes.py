@@ -1,0 +1,93 @@
+"""Majority votes as rewards, with numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from random import Random
+
+import pytest
+
+from etude.rewards.votes import Vote, answers_of, any_answer, effective_votes, majority, vote_metrics
+from etude.tasks.answers import final_answer
+from etude.types import Group, Message, Segment, Task, Trajectory
+
+
+def attempt(text: str = "", correct: float = math.nan) -> Trajectory:
+    rewards = {} if math.isnan(correct) else {"correct": correct}
+    return Trajectory(Task("t", (Message("user", "?"),)), [1], [Segment([2], "policy", text)], "eos", rewards=rewards)
+
+
+def test_the_most_common_answer_is_the_label() -> None:
+    vote = majority(["7", "7", "3", "3", "3"], Random(0))
+    assert (vote.answer, vote.ratio) == ("3", 0.6)
+    assert vote.rewards == [0, 0, 1, 1, 1]
+
+
+def test_attempts_without_an_answer_never_win() -> None:
+    vote = majority([None, None, None, "1"], Random(0))
+    assert (vote.answer, vote.ratio, vote.rewards) == ("1", 0.25, [0, 0, 0, 1])
+    nobody = majority([None, None], Random(0))
+    assert (nobody.answer, nobody.ratio, nobody.rewards) == (None, 0, [0, 0])
+    assert any_answer([None], Random(0)).answer is None
+
+
+def test_a_tie_is_broken_by_the_generator_and_by_nothing_else() -> None:
+    answers = ["a", "b", "b", "a", "c"]
+    winners = Counter(majority(answers, Random(seed)).answer for seed in range(400))
+    assert winners.keys() == {"a", "b"}
+    assert min(winners.values()) > 160
+    assert majority(answers, Random(3)) == majority(answers, Random(3))
+
+
+def test_the_control_takes_any_answer_however_many_gave_it() -> None:
+    winners = Counter(any_answer(["a"] * 9 + ["b", None], Random(seed)).answer for seed in range(400))
+    assert winners.keys() == {"a", "b"}
+    assert min(winners.values()) > 160
+
+
+def test_answers_are_compared_as_normalised_texts() -> None:
+    attempts = [attempt(text) for text in ("answer: 1,250.50", "so\nanswer: +1250.5", "answer: X y", "no", "answer: x  Y.")]
+    assert answers_of(attempts, final_answer) == ["1250.5", "1250.5", "x y", None, "x y"]
+
+
+def test_what_the_log_says_of_the_votes() -> None:
+    right = Group("right", [attempt(correct=c) for c in (1, 1, 0, 0, 1)])
+    wrong = Group("wrong", [attempt(correct=c) for c in (0, 0, 1, 0, 0)])
+    votes = [Vote("3", 0.6, (True, True, False, False, True)), Vote("9", 0.8, (True, True, False, True, True))]
+    metrics = vote_metrics([right, wrong], votes)
+    assert metrics == pytest.approx(
+        {
+            "votes/majority_ratio": 0.7,
+            "votes/undecided": 0.0,
+            "votes/label_accuracy": 0.5,
+            # All five rewards are as the verdict in the first group, none in the second.
+            "votes/reward_accuracy": 0.5,
+            "votes/right_share": (0.6 + 0.2) / 2,
+        }
+    )
+
+
+def test_without_verdicts_nothing_is_said_of_the_truth() -> None:
+    metrics = vote_metrics([Group("t", [attempt(), attempt()])], [Vote(None, 0.0, (False, False))])
+    assert metrics == {"votes/majority_ratio": 0.0, "votes/undecided": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("answers", "roots", "votes", "correlation"),
+    [
+        # Within a tree all agree, between trees nobody does: two trees are two votes.
+        ([["a", "a", "b", "b"]], [[0, 0, 1, 1]], 2.0, 1.0),
+        # Trees say nothing about answers.
+        ([["a", "b", "a", "b"]], [[0, 0, 1, 1]], 4.0, 0.0),
+        # Every attempt its own tree.
+        ([["a", "a", "b"]], [[0, 1, 2]], 3.0, 0.0),
+        # One of two pairs within agrees (1/2), none of four between: correlation 1/2, and 4 / (1 + 1/2) votes.
+        ([["a", "a", "b", "c"]], [[0, 0, 1, 1]], 4 / 1.5, 0.5),
+        ([["a", "a", "a", "a"]], [[0, 0, 1, 1]], 4.0, 0.0),
+        # No answer agrees with none.
+        ([[None, None, "b", "c"]], [[0, 0, 1, 1]], 4.0, 0.0),
+    ],
+)
+def test_effective_votes(answers: list[list[str | None]], roots: list[list[int]], votes: float, correlation: float) -> None:
+    assert effective_votes(answers, roots) == pytest.approx((votes, correlation))
