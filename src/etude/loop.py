@@ -164,7 +164,11 @@ class PolicyOptimization(Method):
 
     def collect(self, tasks: Sequence[Task]) -> list[Group]:
         """Roll out and judge."""
-        groups = self.rollout(tasks)
+        return self.tried(tasks)
+
+    def tried(self, tasks: Sequence[Task], round_: int = 0) -> list[Group]:
+        """Judged attempts at each task."""
+        groups = self.rollout(tasks, round_)
         self.judge(groups)
         return groups
 
@@ -301,6 +305,13 @@ class PolicyOptimization(Method):
         self.policy.save(folder)
 
     # Details
+
+    def require_single_turns(self, why: str) -> None:
+        """Refuse tasks that are played in turns with an environment. Raises InputError: `why` says what about the method asks for it, and what to do."""
+        environment = self.task_set.environment()
+        if environment is not None:
+            environment.close()
+            raise InputError(f"{self.task_set.name} is played in turns with an environment, and {self.card.name} {why}")
 
     def _check_prompts(self) -> None:
         """Look at prompts before anything is computed: one that leaves no room for an answer would fail in the middle of the run."""

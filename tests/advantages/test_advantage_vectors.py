@@ -26,7 +26,7 @@ from etude.advantages import (
     whiten_trajectories,
 )
 from etude.errors import InputError
-from etude.methods.baselines.dapo import is_mixed
+from etude.rollouts import is_mixed
 from etude.types import Group, Message, Segment, Task, Trajectory
 
 Advantage = Callable[[Tensor], Tensor]

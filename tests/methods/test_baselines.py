@@ -14,10 +14,10 @@ import torch
 from etude.config import RunConfig
 from etude.errors import InputError
 from etude.method import get_method
-from etude.methods.baselines.dapo import is_mixed
 from etude.methods.baselines.dpo import preference_pairs
 from etude.models.language import LanguageModel
 from etude.objectives import PolicyObjective, sequence_product, sequence_ratio, token_ratio
+from etude.rollouts import is_mixed
 from etude.run import Run
 from etude.settings import build_config
 from etude.tasks.base import TaskSet

@@ -262,7 +262,7 @@ def test_too_few_leaves_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("slug", ["latr", "ettrl"])
 def test_an_environment_is_refused(slug: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"calculator has an environment, and .* single turn; choose other tasks"):
+    with pytest.raises(InputError, match=r"calculator is played in turns with an environment, and .* single turn; choose other tasks"):
         ready(slug, tmp_path, tasks=builtin_task_sets()["calculator"]())
 
 

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from etude.errors import InputError
 from etude.models.drawing import draw, truncate, uniforms
-from etude.models.engine import Engine, resumed
-from etude.models.sampling import FinishedEvent, Request, SamplingParams, TokenEvent, stream_key
+from etude.models.engine import Engine
+from etude.models.sampling import FinishedEvent, Request, SamplingParams, TokenEvent, resumed, stream_key
 
 
 def engine(model: PreTrainedModel, slots: int = 64, prefill_tokens: int = 4096) -> Engine:

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -128,10 +128,7 @@ except BlockingIOError as error:
 """
     result = one(jail, code)
     assert result.stdout.startswith("True [Errno 11]")
-    deadline = time.monotonic() + 10
-    while running(marker) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not running(marker)
+    assert soon(lambda: not running(marker))
 
     result = one(jail, "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass")
     assert result.status in ("timeout", "memory")
@@ -147,6 +144,13 @@ def running(marker: str) -> bool:
         except OSError:
             continue
     return False
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        os.sched_yield()
+    return condition()
 
 
 @needs_bwrap
@@ -257,31 +261,15 @@ def test_code_that_writes_to_its_interpreters_channel_only_harms_itself(jail: Sa
 
 
 @needs_bwrap
-def test_a_session_keeps_its_variables_until_a_limit_ends_it(jail: Sandbox) -> None:
-    with jail.session() as a, jail.session() as b:
-        a.run("x = 1")
-        b.run("x = 2")
-        a.run("def f(): return x + 10")
-        assert (a.run("f()").value, b.run("x").value) == ("11", "2")
-        assert a.run("1 / 0").status == "error"
-        assert a.run("f()").value == "11"
-        assert a.run("while True: pass").status == "timeout"
-        assert "NameError" in a.run("f()").text
-    assert "NameError" in one(jail, "x").text
-
-
-@needs_bwrap
 def test_closing_ends_everything() -> None:
     marker = "86398.75"
     sandbox = open_sandbox("jail", limits=LIMITS, workers=1)
     session = sandbox.session()
     assert session.run(f"import subprocess\np = subprocess.Popen(['sleep', '{marker}'])").ok
-    assert running(marker)
+    # A process has no command line for a moment while it starts.
+    assert soon(lambda: running(marker))
     sandbox.close()
-    deadline = time.monotonic() + 10
-    while running(marker) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not running(marker)
+    assert soon(lambda: not running(marker))
     sandbox.close()
 
 

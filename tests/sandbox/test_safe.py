@@ -119,18 +119,6 @@ def test_the_same_call_gives_the_same_result(safe: Sandbox) -> None:
     assert {r.value for r in safe.run([code] * 4)} == {first.value}
 
 
-def test_a_session_keeps_its_variables_until_a_limit_ends_it(safe: Sandbox) -> None:
-    with safe.session() as a, safe.session() as b:
-        a.run("x = 1")
-        b.run("x = 2")
-        a.run("def f(): return x + 10")
-        assert (a.run("f()").value, b.run("x").value) == ("11", "2")
-        assert a.run("1 / 0").status == "error"
-        assert a.run("f()").value == "11"
-        assert a.run("while True: pass").status == "timeout"
-        assert "NameError" in a.run("f()").text
-
-
 def test_without_the_package_it_is_refused_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydantic_monty", None)
     with pytest.raises(InputError, match=r"pip install 'etude\[sandbox\]'"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from etude.models.kv_cache import ParkedRow, SlotCache
 from etude.models.lean_decoder import LeanDecoder
 from etude.models.output_head import logits_at
 from etude.models.sampling import DecodeClock, Event, FinishedEvent, Request, Sampler, SamplingParams, TokenEvent
+from etude.models.scoring import score
 from etude.types import Alternatives, Completion, StopReason
 
 
@@ -509,42 +510,7 @@ class Engine(Sampler):
 
     @torch.inference_mode()
     def score(self, contexts: Sequence[Sequence[int]], options: Sequence[Sequence[int]]) -> list[list[float]]:
-        if len(contexts) != len(options):
-            raise InputError(f"score got {len(contexts)} contexts and {len(options)} options; expected as many of each")
-        for context, option in zip(contexts, options, strict=True):
-            if not context or not option:
-                raise InputError("score got an empty context or option; expected at least one token in each")
-            self._check_length(len(context) + len(option) - 1)
-        order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]) + len(options[i]))
-        results: list[list[float]] = [[] for _ in contexts]
-        batch: list[int] = []
-        for i in [*order, None]:
-            full = i is not None and (len(batch) + 1) * (len(contexts[i]) + len(options[i])) > self.prefill_tokens
-            if batch and (i is None or full):
-                for j, values in zip(batch, self._score_batch([contexts[j] for j in batch], [options[j] for j in batch]), strict=True):
-                    results[j] = values
-                batch = []
-            if i is not None:
-                batch.append(i)
-        return results
-
-    def _score_batch(self, contexts: list[Sequence[int]], options: list[Sequence[int]]) -> list[list[float]]:
-        inputs = [[*c, *o][:-1] for c, o in zip(contexts, options, strict=True)]
-        width = max(map(len, inputs))
-        ids = torch.zeros((len(inputs), width), dtype=torch.long)
-        seen = torch.zeros((len(inputs), width), dtype=torch.long)
-        for i, tokens in enumerate(inputs):
-            ids[i, : len(tokens)] = torch.tensor(tokens)
-            seen[i, : len(tokens)] = 1
-        rows = torch.cat([torch.full((len(o),), i) for i, o in enumerate(options)]).to(self._device)
-        columns = torch.cat([torch.arange(len(c) - 1, len(c) - 1 + len(o)) for c, o in zip(contexts, options, strict=True)]).to(self._device)
-        targets = torch.cat([torch.tensor(list(o)) for o in options]).to(self._device)
-        with logits_at(self.model, rows, columns):
-            logits = self.model(input_ids=ids.to(self._device), attention_mask=seen.to(self._device), use_cache=False).logits[0]
-        values = logits.float().log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
-        return [part.tolist() for part in values.split([len(o) for o in options])]
-
-
-def resumed(request: Request, partial: Completion) -> Request:
-    """The request that goes on where an aborted one stopped."""
-    return replace(request, prefix=partial)
+        for context, option in zip(contexts, options, strict=False):
+            if context and option:
+                self._check_length(len(context) + len(option) - 1)
+        return score(self.model, contexts, options, tokens_at_once=self.prefill_tokens)

@@ -63,6 +63,11 @@ class Request:
     keep: bool = False
 
 
+def resumed(request: Request, partial: Completion) -> Request:
+    """The request that goes on where an aborted one stopped."""
+    return replace(request, prefix=partial)
+
+
 def stream_key(*parts: int | str) -> int:
     """A 63-bit key for a sequence's random stream from whatever identifies it (run seed, step, task id, sample number)."""
     text = "\x1f".join(f"{type(p).__name__}:{p}" for p in parts)

@@ -40,6 +40,11 @@ def answers_of(attempts: Sequence[Trajectory], answer_in: Callable[[str], str | 
     return [normalise(a) if a is not None else None for a in found]
 
 
+def different_answers(rows: Sequence[Sequence[str | None]]) -> float:
+    """How many different final answers a group's attempts give, as the mean over groups; one row a group."""
+    return mean([float(len(set(row) - {None})) for row in rows])
+
+
 def majority(answers: Sequence[str | None], rng: Random) -> Vote:
     """The answer that most attempts give; of several with as many votes one is drawn. None does not vote and cannot win."""
     labels = vote_labels(answers, same=eq)
@@ -65,9 +70,9 @@ def _won(answers: Sequence[str | None], labels: Sequence[int], winner: int) -> V
 def vote_metrics(groups: Sequence[Group], votes: Sequence[Vote]) -> Metrics:
     """How the votes went and, where attempts have verdicts, how often they were right, as means over groups. For logging only: nothing learns from it.
 
-    `votes/majority_ratio`: share of a group's attempts that gave the winning answer. `votes/undecided`: share of groups where nobody gave
-    one. `votes/label_accuracy`: share of
-    groups whose winning answer is right. `votes/reward_accuracy`: share of attempts that the vote rewards as the verdict would. `votes/right_share`: right attempts.
+    `votes/majority_ratio`: share of a group's attempts that gave the winning answer. `votes/undecided`: share of groups where nobody gave one.
+    `votes/label_accuracy`: share of groups whose winning answer is right. `votes/reward_accuracy`: share of attempts that the vote rewards as the verdict would.
+    `votes/right_share`: right attempts.
     """
     metrics: Metrics = {"votes/majority_ratio": mean([v.ratio for v in votes]), "votes/undecided": mean([float(v.answer is None) for v in votes])}
     labels, rewards, right = [], [], []

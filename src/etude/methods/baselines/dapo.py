@@ -24,7 +24,7 @@ from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.models.sampling import SamplingParams
 from etude.objectives import Aggregation
 from etude.rewards import add_overlong
-from etude.rollouts import is_mixed
+from etude.rollouts import until_enough
 from etude.types import Group, Metrics, Task, trajectories_of
 
 
@@ -103,16 +103,15 @@ class DAPO(GRPO):
         return params
 
     def collect(self, tasks: Sequence[Task]) -> list[Group]:
-        self.kept: list[Group] = []
-        everything: list[Group] = []
-        for round_ in range(self.config.sampling_rounds if self.config.dynamic_sampling else 1):
-            groups = self.rollout(tasks, round_)
-            self.judge(groups)
-            everything += groups
-            self.kept += [g for g in groups if is_mixed(g)]
-            if len(self.kept) >= self.config.tasks_per_step:
-                break
-            tasks = self.curriculum.next(self.config.tasks_per_step)
+        size = self.config.tasks_per_step
+        everything, self.kept = until_enough(
+            tasks,
+            attempt=self.tried,
+            # A round is a whole batch; the mixed groups that are too many are left out.
+            more=lambda _missing: self.curriculum.next(size),
+            wanted=size,
+            rounds=self.config.sampling_rounds if self.config.dynamic_sampling else 1,
+        )
         return everything
 
     def judge(self, groups: Sequence[Group]) -> None:
@@ -125,7 +124,7 @@ class DAPO(GRPO):
             add_overlong(trajectories, max_length=limit, cache=cache, weight=self.config.overlong_weight)
 
     def select(self, groups: list[Group]) -> list[Group]:
-        return self.kept[: self.config.tasks_per_step] if self.config.dynamic_sampling else groups
+        return self.kept if self.config.dynamic_sampling else groups
 
     def credit(self, groups: Sequence[Group]) -> Metrics:
         return super().credit(groups) | {"signal/groups_trained": float(len(groups))}

@@ -136,14 +136,8 @@ class BroRL(GRPO):
         if config.dynamic_sampling:
             groups, self.kept = until_enough(tasks, attempt=self.tried, more=self.curriculum.next, wanted=config.tasks_per_step, rounds=config.sampling_rounds)
         else:
-            groups = self.kept = self.tried(tasks, 0)
+            groups = self.kept = self.tried(tasks)
         self.seen = {"explore/sampled_mass": mean([sampled_mass(g) for g in groups]), "signal/groups_mixed": mean([float(is_mixed(g)) for g in groups])}
-        return groups
-
-    def tried(self, tasks: Sequence[Task], round_: int) -> list[Group]:
-        """Judged attempts at some tasks."""
-        groups = self.rollout(tasks, round_)
-        self.judge(groups)
         return groups
 
     def select(self, groups: list[Group]) -> list[Group]:

@@ -26,10 +26,9 @@ from etude.config import AtLeastOne, LearnerConfig, Share
 from etude.errors import InputError
 from etude.evals.measures import AtBudget, First
 from etude.method import register
-from etude.methods.baselines.dapo import is_mixed
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.objectives import Aggregation, Objective, PolicyObjective
-from etude.rollouts import adaptive_rollouts
+from etude.rollouts import adaptive_rollouts, is_mixed
 from etude.rollouts.adaptive import ROUND
 from etude.rollouts.allocation import QUOTAS, capped_quotas
 from etude.types import Group, Metrics, Task, mean

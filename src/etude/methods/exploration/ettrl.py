@@ -81,6 +81,8 @@ class ETTRLConfig(VotedConfig):
             Comparison("label accuracy by uncertain forks", "ettrl", "random forks", Average("votes/label_accuracy"), role="ablation"),
             Comparison("the weights' places", "ettrl", "shuffled weights", AtBudget("eval/pass@1"), role="ablation"),
         ),
+        tried="The tasks: on arithmetic 30 votes are always right at the starting policy, on modular on 92.5 % of the tasks. One run of the first two arms, on seed 0: "
+        "71.6 % by the tree and 71.1 % without, 7.8 and 5.1 votes for a hundred tokens, 86 % and 93 % of the labels right.",
         preconditions=(
             room_to_learn("ettrl"),
             Precondition(
@@ -101,10 +103,7 @@ class ETTRL(Voted):
     def setup(self) -> None:
         super().setup()
         config = self.config
-        if self.task_set.environment() is not None:
-            raise InputError(
-                f"{self.task_set.name} has an environment, and {self.card.name} grows trees over answers of a single turn; choose other tasks, or ttrl"
-            )
+        self.require_single_turns("grows trees over answers of a single turn; choose other tasks, or ttrl")
         self.plan = ForkPlan(config.roots, config.forks, config.branches)
         if self.plan.leaves < config.group_size:
             raise InputError(

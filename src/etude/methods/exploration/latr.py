@@ -23,11 +23,11 @@ from etude.errors import InputError
 from etude.evals.measures import AtBudget, First
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
-from etude.rewards.votes import answers_of
+from etude.rewards.votes import answers_of, different_answers
 from etude.rollouts.lookahead import LookaheadPlan, LookaheadRule, alike_by_edits, alike_by_overlap, grow_lookahead
 from etude.rollouts.tree import tree_metrics
 from etude.rollouts.tree_record import record_of_tree
-from etude.types import Group, Metrics, Task, mean
+from etude.types import Group, Metrics, Task
 
 
 @dataclass
@@ -134,10 +134,7 @@ class LATR(GRPO):
 
     def setup(self) -> None:
         super().setup()
-        if self.task_set.environment() is not None:
-            raise InputError(
-                f"{self.task_set.name} has an environment, and {self.card.name} grows trees over answers of a single turn; choose other tasks, or grpo"
-            )
+        self.require_single_turns("grows trees over answers of a single turn; choose other tasks, or grpo")
         config = self.config
         if not config.lookahead:
             raise InputError("--lookahead is empty; expected at least one number of tokens, or --pruning none")
@@ -189,6 +186,6 @@ class LATR(GRPO):
             | self.grown
             | {
                 "tree/share": share_at(self.run.step - 1, self.config),
-                "explore/answers": mean([float(len(set(row) - {None})) for row in answers]),
+                "explore/answers": different_answers(answers),
             }
         )

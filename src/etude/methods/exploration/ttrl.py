@@ -21,8 +21,8 @@ from etude.evals.measures import AtBudget, First, gain
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.objectives import Aggregation
-from etude.rewards.votes import Vote, answers_of, any_answer, majority, vote_metrics
-from etude.types import Group, Metrics, Task, mean
+from etude.rewards.votes import Vote, answers_of, any_answer, different_answers, majority, vote_metrics
+from etude.types import Group, Metrics, Task
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Voted(GRPO):
         groups = super().collect(tasks)
         votes: list[Vote] = [group.tags["vote"] for group in groups]
         answers = [answers_of(group.trajectories, self.task_set.answer_in) for group in groups]
-        self.counted = vote_metrics(groups, votes) | {"explore/answers": mean([float(len(set(row) - {None})) for row in answers])}
+        self.counted = vote_metrics(groups, votes) | {"explore/answers": different_answers(answers)}
         return groups
 
     def credit(self, groups: Sequence[Group]) -> Metrics:
@@ -89,6 +89,7 @@ class TTRLConfig(VotedConfig):
             Comparison("gain without labels", "ttrl", None, gain("eval/pass@1"), margin=0.2),
             Comparison("the majority's answer", "ttrl", "any answer", AtBudget("eval/pass@1"), margin=0.1, role="ablation"),
         ),
+        tried="One run of each arm with 120k tokens, on seed 0: 33.6 % before, 77.5 % after 10 steps, 89.5 % at the end; with any answer as the label 12.5 % and 4.2 %.",
         preconditions=(
             room_to_learn("ttrl"),
             Precondition(

@@ -152,12 +152,7 @@ class XRPO(GRPO):
             )
         super().setup()
         if config.seeding:
-            environment = self.task_set.environment()
-            if environment is not None:
-                environment.close()
-                raise InputError(
-                    f"{self.task_set.name} is played in turns with an environment, and XRPO's solved examples go into the prompt of a single turn; add --no-seeding"
-                )
+            self.require_single_turns("puts solved examples into the prompt of a single turn; add --no-seeding")
         withheld = [*self.held_out, *self.task_set.held_out(), *(self.probe.tasks if self.probe is not None else ())]
         self.exemplars = ExemplarStore(
             capacity=config.examples_kept,
