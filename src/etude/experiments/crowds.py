@@ -1,0 +1,79 @@
+"""Crowds to experiment with: models that were taught the same words by different teachers, and so are right and wrong about different ones.
+
+Each member imitates one teacher of the task family `commands`, who knows two of eight words and is systematically mistaken about the others. It may start from `tiny` or
+from a smaller Llama with random weights, so that members differ in what they know, and in size.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from etude.config import NO_STEP_LIMIT
+from etude.errors import InputError
+from etude.evals.measures import Record
+from etude.ledger import Budget
+
+TASKS = "commands"
+WARM_UP: dict[str, Any] = {"steps": 60, "tasks_per_step": 64, "lr": 1e-3, "schedule": "linear"}
+"""The imitation, unless `warm_steps`, `warm_tasks_per_step`, `warm_lr` or `warm_schedule` say otherwise."""
+SIZE = re.compile(r"(\d+)x(\d+)")
+TEACHING = ("mistakes", "sure", "right", "wrong")
+"""Settings of the experiment that are options of the teachers."""
+QUIET: dict[str, Any] = {"quiet": True, "eval_kl": False, "keep_last": 1, "save_trajectories": 0, "threads": 1}
+
+
+def crowd_run(seed: int, settings: Mapping[str, Any], budget: str) -> Record:
+    """What a run recorded whose members were each taught by one teacher first.
+
+    teachers: who taught each member, in order; of members with the same teacher and start there is one model, and each is a copy of it. starts: what each member
+    starts from (default: `tiny`): a model, or `WIDTHxLAYERS` for a Llama with random weights and tiny's vocabulary, which is taught for `fresh_steps` steps.
+    mistakes, sure, right, wrong: options of the teachers. Names that begin with `warm_` are settings of the imitation, all others (`method` among them) the run's.
+    The budget is the run's alone.
+    """
+    import etude
+    from etude.run import Run
+
+    teachers = list(settings.get("teachers", range(4)))
+    starts = list(settings.get("starts", ["tiny"] * len(teachers)))
+    if len(starts) != len(teachers) or len(teachers) < 2:
+        raise InputError(f"teachers are {teachers} and starts {starts}; expected one of each for every member, and two members or more")
+    apart = {"teachers", "starts", "method", "model", "tasks", "fresh_steps", *TEACHING}
+    own = {name: value for name, value in settings.items() if name not in apart and not name.startswith("warm_")}
+    with tempfile.TemporaryDirectory() as folder:
+        models = [taught(Path(folder), teacher, start, seed, settings) for teacher, start in zip(teachers, starts, strict=True)]
+        trained = Path(folder) / "run"
+        method = str(settings.get("method", "rlccf"))
+        etude.train(method, out=trained, tasks=TASKS, model=models[0], crowd=tuple(models[1:]), budget=budget, **{"steps": NO_STEP_LIMIT, "seed": seed, **QUIET, **own})
+        return Record(Run.open(trained).metrics(), Budget.parse(budget), name=f"{method}, seed {seed}")
+
+
+def taught(folder: Path, teacher: int, start: str, seed: int, settings: Mapping[str, Any]) -> str:
+    """The folder of a model that imitated one teacher; made once in `folder`."""
+    import etude
+
+    out = folder / f"{re.sub('[^a-z0-9]', '-', start)}-of-{teacher}"
+    if not out.exists():
+        options = ",".join(f"{name}={settings[name]}" for name in TEACHING if name in settings)
+        warm = WARM_UP | {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
+        if size := SIZE.fullmatch(start):
+            warm["steps"] = settings.get("fresh_steps", 10 * warm["steps"])
+            start = fresh_llama(folder / start, width=int(size[1]), layers=int(size[2]), seed=seed)
+        few = {"export": "last", "evaluate_every": 0, "checkpoint_every": 0, "eval_tasks": 8, "eval_samples": 1, "seed": seed}
+        etude.train("sft", out=out, model=start, tasks=f"{TASKS}:teacher={teacher},{options}", **{**QUIET, **few, **warm})
+    return str(out / "model")
+
+
+def fresh_llama(folder: Path, *, width: int, layers: int, seed: int) -> str:
+    """Write a Llama with random weights and tiny's vocabulary, and say where. Raises InputError for a width that its heads cannot share."""
+    from etude.models.tiny import build_model, build_tokenizer
+
+    if width % 8 or layers < 1:
+        raise InputError(f"a Llama of width {width} and {layers} layers can't be made; expected a width that 8 divides, and a layer or more")
+    build_model(seed, width=width, layers=layers).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return str(folder)
+
