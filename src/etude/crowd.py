@@ -183,10 +183,8 @@ class Crowd(Method):
         """Every member's attempts at the probe tasks as training would make them, judged by the labels and as the crowd judges."""
         probe = self.probe
         assert probe is not None, "only a method with a probe is asked to read it"
-        sampled = [
-            probe.attempts(m.policy, m.params, max_turns=m.max_turns, ledger=self.run.ledger, first=m.place * probe.samples) for m in self.members
-        ]
-        return probe.reading(self.run.step, pooled(sampled), lambda _: self.judge(sampled, probe.judged.answer_in) and None)
+        sampled = [probe.attempts(m.policy, m.params, max_turns=m.max_turns, ledger=self.run.ledger, first=m.place * probe.samples) for m in self.members]
+        return probe.reading(self.run.step, pooled(sampled), lambda _: self.judge(sampled, probe.judged.answer_in))
 
     # Saving
 

@@ -9,10 +9,20 @@ import torch
 
 import etude
 from etude.errors import InputError
-from etude.experiments.crowds import crowd_run, fresh_llama
+from etude.experiments.crowds import FORM, crowd_run, fresh_llama
 from etude.models.language import LanguageModel
 
-SMALL = {"warm_steps": 1, "warm_tasks_per_step": 8, "fresh_steps": 2, "tasks_per_step": 2, "group_size": 4, "eval_tasks": 4, "eval_samples": 2, "lr": 3e-4}
+SMALL = {
+    "warm_steps": 1,
+    "warm_tasks_per_step": 8,
+    "form_steps": 1,
+    "fresh_steps": 2,
+    "tasks_per_step": 2,
+    "group_size": 4,
+    "eval_tasks": 4,
+    "eval_samples": 2,
+    "lr": 3e-4,
+}
 
 
 def test_members_of_different_teachers_and_sizes_are_taught_and_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +37,12 @@ def test_members_of_different_teachers_and_sizes_are_taught_and_train_together(m
     monkeypatch.setattr(etude, "train", watched)
     settings = {**SMALL, "teachers": [0, 2, 2], "starts": ["tiny", "32x1", "32x1"], "mistakes": "shared", "wrong": 0.5}
     record = crowd_run(3, settings, "1-steps")
-    assert taught == [("tiny", "commands:teacher=0,mistakes=shared,wrong=0.5", 1), ("32x1", "commands:teacher=2,mistakes=shared,wrong=0.5", 2)]
+    assert taught == [
+        ("tiny", FORM, 1),
+        ("model", "commands:teacher=0,mistakes=shared,wrong=0.5", 1),
+        ("32x1-fresh", FORM, 2),
+        ("model", "commands:teacher=2,mistakes=shared,wrong=0.5", 1),
+    ]
     assert {"eval/tiny-of-0/pass@1", "eval/32x1-of-2/pass@1", "eval/32x1-of-2-2/pass@1"} <= record.rows[-1].keys()
     assert record.ledger.rollouts == 3 * 2 * 4
 

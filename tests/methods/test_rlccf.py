@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def tiny() -> LanguageModel:
 
 def crowd(folder: Path, members: Sequence[LanguageModel], task_set: TaskSet | None = None, **settings: Any) -> Any:
     """A crowd that is set up."""
-    method: Any = get_method("rlccf")(build_config("rlccf", **{**SMALL, **settings}), Run(folder, RunConfig(save_trajectories=0)), policies=members, task_set=task_set)
+    method: Any = get_method("rlccf")(
+        build_config("rlccf", **{**SMALL, **settings}), Run(folder, RunConfig(save_trajectories=0)), policies=members, task_set=task_set
+    )
     method.setup()
     method.run.step = 1
     return method
@@ -132,14 +135,19 @@ def test_members_of_other_kinds_keep_their_tokens_and_options_and_learn_from_the
     tasks = method.curriculum.next(1)
     sampled = [member.tried(tasks) for member in method.members]
     method.judge(sampled, final_answer)
-    assert [m.policy.decode(t.prompt).strip() for m, groups in zip(method.members, sampled, strict=True) for t in groups[0].trajectories[:1]][1] == tasks[0].prompt
+    assert [m.policy.decode(t.prompt).strip() for m, groups in zip(method.members, sampled, strict=True) for t in groups[0].trajectories[:1]][1] == tasks[
+        0
+    ].prompt
     assert sampled[0][0].trajectories[0].prompt != sampled[1][0].trajectories[0].prompt
     for groups in sampled:
         for i, t in enumerate(trajectories_of(groups)):
             t.reward = float(i % 2)
     before = [[p.detach().clone() for p in m.policy.model.parameters()] for m in method.members]
     method.learn(method.members[1], sampled[1])
-    moved = [max(float((a - b).detach().abs().max()) for a, b in zip(old, m.policy.model.parameters(), strict=True)) for old, m in zip(before, method.members, strict=True)]
+    moved = [
+        max(float((a - b).detach().abs().max()) for a, b in zip(old, m.policy.model.parameters(), strict=True))
+        for old, m in zip(before, method.members, strict=True)
+    ]
     assert moved[0] == 0
     assert moved[1] > 0
     assert method.members[1].kl_to_start(sampled[1][0].trajectories) > 0
@@ -194,7 +202,17 @@ def test_a_crowd_measures_its_members_their_mean_and_both_votes() -> None:
 def test_a_crowd_is_trained_resumed_and_exported_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "stranger"
     stranger().save(other)
-    settings = {**SMALL, "tasks": "commands", "steps": 3, "crowd": [str(other), "tiny"], "lr": 1e-3, "schedule": "cosine", "entropy_target": 0.5, "probe": "auto", "probe_size": 8}
+    settings = {
+        **SMALL,
+        "tasks": "commands",
+        "steps": 3,
+        "crowd": [str(other), "tiny"],
+        "lr": 1e-3,
+        "schedule": "cosine",
+        "entropy_target": 0.5,
+        "probe": "auto",
+        "probe_size": 8,
+    }
     summary = etude.train("rlccf", out=tmp_path / "whole", **settings)
     method: Any = get_method("rlccf")
     step = method.step
@@ -247,3 +265,60 @@ def test_names_are_short_and_different() -> None:
 def test_metrics_that_a_member_lacks_do_not_enter_the_mean() -> None:
     assert averaged([{"a": 1.0, "b": 2.0}, {"a": 3.0}]) == {"a": 2.0, "b": 2.0}
 
+
+class SmallSums(TaskSet):
+    """Sums below 10, none of which is 7, trained on with the smaller number first and held out the other way round."""
+
+    name = "small-sums"
+    max_new_tokens = 16
+
+    def _task(self, small: int, great: int, *, turned: bool) -> Task:
+        a, b = (great, small) if turned else (small, great)
+        return Task(f"{a}+{b}", (Message("user", f"compute {a}+{b}"),), answer=str(a + b))
+
+    def train_task(self, seed: int, index: int) -> Task:
+        return self._task(*self.pairs[(seed + index) % len(self.pairs)], turned=False)
+
+    def held_out(self) -> Sequence[Task]:
+        return [self._task(small, great, turned=True) for small, great in self.pairs]
+
+    def verify(self, task: Task, text: str) -> Mapping[str, float]:
+        return {"correct": float(final_answer(text) == task.answer)}
+
+    pairs = tuple((a, b) for a in range(1, 9) for b in range(a + 1, 9) if a + b < 10 and a + b != 7)
+
+
+def stuck(answer: str = "7") -> LanguageModel:
+    """A model that answers 7 to everything: each character follows from the one before."""
+    model = stranger("stuck")
+    vocabulary = len(model.tokenizer)
+    config = GPT2Config(vocab_size=vocabulary, n_embd=2 * vocabulary, n_layer=1, n_head=1, n_positions=64, bos_token_id=None, eos_token_id=0)
+    config.tie_word_embeddings = False
+    network: Any = GPT2LMHeadModel(config).eval()
+    said = [*model.tokenizer(f"\nanswer: {answer}")["input_ids"], 0]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.transformer.ln_f.weight.fill_(1)
+        network.transformer.wte.weight.copy_(torch.eye(vocabulary, 2 * vocabulary))
+        for before, after in pairwise(said):
+            network.lm_head.weight[after, before] = 3
+    return LanguageModel.wrap(network, model.tokenizer, name="stuck")
+
+
+def test_a_stuck_model_drags_the_others_along_and_is_found_out(tmp_path: Path) -> None:
+    """Contagion: the vote of a model that is certain of one wrong answer weighs most, the reward rises, and the labelled probe says what became of it."""
+    settings = SMALL | {"probe": "auto", "probe_every": 4, "steps": 12, "lr": 2e-3, "tasks_per_step": 8, "group_size": 8, "max_new_tokens": 0}
+    config = build_config("rlccf", out=tmp_path / "run", eval_kl=False, **(settings | {"evaluate_every": 0, "checkpoint_every": 0}))
+    run = Run.create(config.run, folder_name="run")
+    method: Any = get_method("rlccf")
+    summary = drive(method(config, run, policies=[tiny(), stuck()], task_set=SmallSums()), run)
+    first, *_, last = History(run.probe_log).readings()
+    assert first.answers[0][1] < 0.6
+    assert last.answers[0][0] == "7"
+    assert last.answers[0][1] > 0.9
+    assert last.metrics["probe/accuracy"] < 0.02 < first.metrics["probe/accuracy"]
+    assert last.metrics["probe/proxy"] > first.metrics["probe/proxy"] + 0.2
+    assert "one_answer" in {sign for collapse in summary.collapses for sign in collapse["signs"]}
+    dictated = [line["crowd/dictated"] for line in run.metrics() if "crowd/dictated" in line]
+    assert dictated[0] == 1

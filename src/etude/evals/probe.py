@@ -79,7 +79,7 @@ class Probe:
         judge_by_labels(trajectories_of(groups), self.truth)
         return groups
 
-    def reading(self, step: int, groups: list[Group], judge: Callable[[list[Group]], None]) -> Reading:
+    def reading(self, step: int, groups: list[Group], judge: Callable[[list[Group]], object]) -> Reading:
         """What attempts that are judged by the labels show, once `judge` has filled in their rewards."""
         attempts = trajectories_of(groups)
         verdicts = [t.rewards.get("correct", math.nan) for t in attempts]

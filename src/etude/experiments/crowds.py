@@ -18,8 +18,12 @@ from etude.evals.measures import Record
 from etude.ledger import Budget
 
 TASKS = "commands"
-WARM_UP: dict[str, Any] = {"steps": 60, "tasks_per_step": 64, "lr": 1e-3, "schedule": "linear"}
-"""The imitation, unless `warm_steps`, `warm_tasks_per_step`, `warm_lr` or `warm_schedule` say otherwise."""
+FORM = f"{TASKS}:teacher=0,sure=0,right=0,wrong=0"
+"""Demonstrations by somebody who knows no word: what an answer looks like, and nothing else."""
+FORM_STEPS, FRESH_STEPS = 24, 300
+"""Steps of imitating those before any teacher's, for a model that is given, and for one with random weights."""
+WARM_UP: dict[str, Any] = {"steps": 24, "tasks_per_step": 64, "lr": 2e-3, "schedule": "linear", "warmup_steps": 2}
+"""The imitation of a teacher, unless `warm_steps`, `warm_lr` or the like say otherwise."""
 SIZE = re.compile(r"(\d+)x(\d+)")
 TEACHING = ("mistakes", "sure", "right", "wrong")
 """Settings of the experiment that are options of the teachers."""
@@ -30,9 +34,10 @@ def crowd_run(seed: int, settings: Mapping[str, Any], budget: str) -> Record:
     """What a run recorded whose members were each taught by one teacher first.
 
     teachers: who taught each member, in order; of members with the same teacher and start there is one model, and each is a copy of it. starts: what each member
-    starts from (default: `tiny`): a model, or `WIDTHxLAYERS` for a Llama with random weights and tiny's vocabulary, which is taught for `fresh_steps` steps.
+    starts from (default: `tiny`): a model, or `WIDTHxLAYERS` for a Llama with random weights and tiny's vocabulary. A start is first shown what an answer looks
+    like, once for all of its pupils, for `form_steps` or (with random weights) `fresh_steps` steps.
     mistakes, sure, right, wrong: options of the teachers. Names that begin with `warm_` are settings of the imitation, all others (`method` among them) the run's.
-    The budget is the run's alone.
+    The budget is the run's alone. Raises InputError when there is not one start for every teacher.
     """
     import etude
     from etude.run import Run
@@ -41,30 +46,38 @@ def crowd_run(seed: int, settings: Mapping[str, Any], budget: str) -> Record:
     starts = list(settings.get("starts", ["tiny"] * len(teachers)))
     if len(starts) != len(teachers) or len(teachers) < 2:
         raise InputError(f"teachers are {teachers} and starts {starts}; expected one of each for every member, and two members or more")
-    apart = {"teachers", "starts", "method", "model", "tasks", "fresh_steps", *TEACHING}
+    apart = {"teachers", "starts", "method", "model", "tasks", "form_steps", "fresh_steps", *TEACHING}
     own = {name: value for name, value in settings.items() if name not in apart and not name.startswith("warm_")}
     with tempfile.TemporaryDirectory() as folder:
         models = [taught(Path(folder), teacher, start, seed, settings) for teacher, start in zip(teachers, starts, strict=True)]
         trained = Path(folder) / "run"
         method = str(settings.get("method", "rlccf"))
-        etude.train(method, out=trained, tasks=TASKS, model=models[0], crowd=tuple(models[1:]), budget=budget, **{"steps": NO_STEP_LIMIT, "seed": seed, **QUIET, **own})
+        run: dict[str, Any] = {"tasks": TASKS, "model": models[0], "crowd": tuple(models[1:]), "budget": budget, "steps": NO_STEP_LIMIT, "seed": seed}
+        etude.train(method, out=trained, **{**QUIET, **run, **own})
         return Record(Run.open(trained).metrics(), Budget.parse(budget), name=f"{method}, seed {seed}")
 
 
 def taught(folder: Path, teacher: int, start: str, seed: int, settings: Mapping[str, Any]) -> str:
-    """The folder of a model that imitated one teacher; made once in `folder`."""
+    """The folder of a model that imitated one teacher. What is in `folder` already is not made again."""
+    title = re.sub("[^A-Za-z0-9]", "-", start)
+    formed, out = folder / title, folder / f"{title}-of-{teacher}"
+    warm = WARM_UP | {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
+    if not formed.exists():
+        size = SIZE.fullmatch(start)
+        model = fresh_llama(folder / f"{title}-fresh", width=int(size[1]), layers=int(size[2]), seed=seed) if size else start
+        steps = settings.get("fresh_steps", FRESH_STEPS) if size else settings.get("form_steps", FORM_STEPS)
+        _imitate(formed, model, FORM, seed, {**warm, "steps": steps})
+    if not out.exists():
+        options = [f"teacher={teacher}", *(f"{name}={settings[name]}" for name in TEACHING if name in settings)]
+        _imitate(out, str(formed / "model"), f"{TASKS}:{','.join(options)}", seed, warm)
+    return str(out / "model")
+
+
+def _imitate(out: Path, model: str, tasks: str, seed: int, warm: Mapping[str, Any]) -> None:
     import etude
 
-    out = folder / f"{re.sub('[^a-z0-9]', '-', start)}-of-{teacher}"
-    if not out.exists():
-        options = ",".join(f"{name}={settings[name]}" for name in TEACHING if name in settings)
-        warm = WARM_UP | {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
-        if size := SIZE.fullmatch(start):
-            warm["steps"] = settings.get("fresh_steps", 10 * warm["steps"])
-            start = fresh_llama(folder / start, width=int(size[1]), layers=int(size[2]), seed=seed)
-        few = {"export": "last", "evaluate_every": 0, "checkpoint_every": 0, "eval_tasks": 8, "eval_samples": 1, "seed": seed}
-        etude.train("sft", out=out, model=start, tasks=f"{TASKS}:teacher={teacher},{options}", **{**QUIET, **few, **warm})
-    return str(out / "model")
+    few = {"export": "last", "evaluate_every": 0, "checkpoint_every": 0, "eval_tasks": 8, "eval_samples": 1, "seed": seed}
+    etude.train("sft", out=out, model=model, tasks=tasks, **{**QUIET, **few, **warm})
 
 
 def fresh_llama(folder: Path, *, width: int, layers: int, seed: int) -> str:
@@ -76,4 +89,3 @@ def fresh_llama(folder: Path, *, width: int, layers: int, seed: int) -> str:
     build_model(seed, width=width, layers=layers).save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
     return str(folder)
-

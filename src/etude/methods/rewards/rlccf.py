@@ -148,7 +148,11 @@ def _against_labels(sampled: Sampled, answers: Sequence[Sequence[Sequence[str | 
         agreeing, pairs = agreeing + same, pairs + of
     margins = [vote.margin for row in votes for vote in row]
     metrics = vote_metrics(*zip(*own, strict=True))
-    labels = {"": everyone, "_close": [e for e, m in zip(everyone, margins, strict=True) if m < CLOSE], "_clear": [e for e, m in zip(everyone, margins, strict=True) if m >= CLOSE]}
+    labels = {
+        "": everyone,
+        "_close": [e for e, m in zip(everyone, margins, strict=True) if m < CLOSE],
+        "_clear": [e for e, m in zip(everyone, margins, strict=True) if m >= CLOSE],
+    }
     for name, of_margin in labels.items():
         if of_margin and "votes/label_accuracy" in (found := vote_metrics(*zip(*of_margin, strict=True))):
             metrics[f"votes/label_accuracy{name}"] = found["votes/label_accuracy"]
