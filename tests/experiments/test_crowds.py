@@ -9,7 +9,7 @@ import torch
 
 import etude
 from etude.errors import InputError
-from etude.experiments.crowds import FORM, crowd_run, fresh_llama
+from etude.experiments.crowds import FORM, crowd_experiment, crowd_run, fresh_llama
 from etude.models.language import LanguageModel
 
 SMALL = {
@@ -60,3 +60,12 @@ def test_a_fresh_llama_has_the_size_that_was_asked_for_and_the_seeds_weights(tmp
 def test_a_crowd_has_a_start_for_every_teacher() -> None:
     with pytest.raises(InputError, match="one of each for every member"):
         crowd_run(0, {**SMALL, "teachers": [0, 1], "starts": ["tiny"]}, "1-steps")
+
+
+def test_it_measures_before_and_after_and_repeats_exactly() -> None:
+    settings = {**SMALL, "method": "rlccf", "teachers": [0, 1], "evaluate_every": 0}
+    found = crowd_experiment(0, settings, "2-steps")
+    halves = ("pass_rate", "vote", "plain_vote", "best", "label_accuracy", "same_mistakes")
+    assert set(found) == {"least_gain", *halves, *(f"{name}_first" for name in halves)}
+    assert all(0 <= found[name] <= 1 for name in found if name != "least_gain")
+    assert crowd_experiment(0, settings, "2-steps") == found

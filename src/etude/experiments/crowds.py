@@ -16,6 +16,7 @@ from etude.config import NO_STEP_LIMIT
 from etude.errors import InputError
 from etude.evals.measures import Record
 from etude.ledger import Budget
+from etude.types import mean
 
 TASKS = "commands"
 FORM = f"{TASKS}:teacher=0,sure=0,right=0,wrong=0"
@@ -55,6 +56,29 @@ def crowd_run(seed: int, settings: Mapping[str, Any], budget: str) -> Record:
         run: dict[str, Any] = {"tasks": TASKS, "model": models[0], "crowd": tuple(models[1:]), "budget": budget, "steps": NO_STEP_LIMIT, "seed": seed}
         etude.train(method, out=trained, **{**QUIET, **run, **own})
         return Record(Run.open(trained).metrics(), Budget.parse(budget), name=f"{method}, seed {seed}")
+
+
+def crowd_experiment(seed: int, settings: Mapping[str, Any], budget: str) -> dict[str, float]:
+    """What became of a crowd: see `crowd_run` for the settings.
+
+    Returns before (`_first`) and after the run: `pass_rate`, the members' mean; `vote` and `plain_vote`, the crowd's, weighted by self-consistency and not; `best`, the
+    best member. `least_gain`: that of the member which gained least. Of the first five and of the last quarter of the steps: `label_accuracy`, and `same_mistakes`,
+    the share of pairs of wrong attempts of two members that give the same answer.
+    """
+    from etude.evals.measures import AtBudget, Average, First
+
+    record = crowd_run(seed, settings, budget)
+    members = sorted({name for row in record.rows for name in row if name.startswith("eval/") and name.endswith("/pass@1")})
+    found: dict[str, float] = {}
+    for name, metric in {"pass_rate": "eval/pass@1", "vote": "eval/vote", "plain_vote": "eval/plain_vote"}.items():
+        found |= {f"{name}_first": First(metric)(record), name: AtBudget(metric)(record)}
+    found |= {"best_first": max(First(m)(record) for m in members), "best": max(AtBudget(m)(record) for m in members)}
+    found["least_gain"] = min((AtBudget(m) - First(m))(record) for m in members)
+    for name, metric in {"label_accuracy": "votes/label_accuracy", "same_mistakes": "crowd/same_mistakes"}.items():
+        values = [row[metric] for row in record.rows if metric in row]
+        # Members that make no mistakes any more make none alike.
+        found |= {f"{name}_first": mean(values[:5], 0.0), name: Average(metric, last=0.25)(record) if values else 0.0}
+    return found
 
 
 def taught(folder: Path, teacher: int, start: str, seed: int, settings: Mapping[str, Any]) -> str:

@@ -18,14 +18,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import NonNegative
 from etude.crowd import AnswerIn, Crowd, CrowdConfig, Member, Sampled
 from etude.errors import InputError
+from etude.evals.measures import Final
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.rewards.votes import RIGHT, CrowdVote, Vote, answers_of, consistency_weights, crowd_vote, self_consistency, vote_metrics, wrong_agreement
 from etude.types import Group, Metrics, Trajectory, mean
 
+SHARED = {"mistakes": "shared", "sure": 0.9, "right": 0.12, "wrong": 0.5}
+"""Teachers of the claim's second setting, in which only weights can help: mistaken all alike, and surer of what they know."""
 CLOSE = 0.5
 """Margin of a vote, as a share of all weights, below which it was close."""
 DICTATES, DIFFERS = 0.95, 0.6
@@ -59,6 +63,51 @@ class Learner(Member, GRPO):
     summary="several models learn from what all of them vote for",
     config=RLCCFConfig,
     signal="votes",
+    claim=Claim(
+        statement="Different models that learn from a vote over all of their attempts, weighed by each one's self-consistency, improve each and as a crowd, where learning "
+        "from one model's own votes hardly helps; and weighing votes beats counting them.",
+        expectation="Four models know two of eight words each and are mistaken about the others. With mistakes of their own, on the same number of attempts, their mean "
+        "pass@1 ends more than 20 points above that of models which follow their own votes, no member gains less than 5 points, and the crowd's vote gains. With mistakes "
+        "that they share, the weighted vote ends more than 10 points above the plain one. Four copies of one model end at least 20 points lower.",
+        arms=(
+            Arm("rlccf", settings={"method": "rlccf"}),
+            Arm("own votes", "rlccf", {"method": "rlccf", "crowd_vote": "own"}),
+            Arm("copies", "rlccf", {"method": "rlccf", "teachers": (0, 0, 0, 0)}),
+            Arm("shared mistakes", "rlccf", {"method": "rlccf", **SHARED}),
+            Arm("shared mistakes, plain vote", "rlccf", {"method": "rlccf", **SHARED, "crowd_vote": "plain"}),
+        ),
+        common={"tasks_per_step": 6, "group_size": 8, "lr": 3e-4, "eval_tasks": 64, "eval_samples": 4, "evaluate_every": 10, "probe": "never"},
+        experiment="etude.experiments.crowds:crowd_experiment",
+        budget="5760-rollouts",
+        seeds=reported_seeds(3),
+        tests=(
+            Comparison("over each model's own vote", "rlccf", "own votes", Final("pass_rate"), margin=0.2),
+            Comparison("every member gains", "rlccf", None, Final("least_gain"), margin=0.05),
+            Comparison("the crowd gains", "rlccf", None, Final("vote") - Final("vote_first")),
+            Comparison("weights, where mistakes are shared", "shared mistakes", "shared mistakes, plain vote", Final("pass_rate"), margin=0.1),
+            Comparison("different models", "rlccf", "copies", Final("pass_rate"), margin=0.2, role="ablation"),
+        ),
+        preconditions=(
+            Precondition(
+                "room to learn", "rlccf", Final("pass_rate_first"), at_least=0.15, at_most=0.5, otherwise="the models solve almost nothing, or most of it"
+            ),
+            Precondition(
+                "the crowd knows more",
+                "rlccf",
+                Final("vote_first") - Final("best_first"),
+                at_least=0.1,
+                otherwise="the crowd's vote is right no more often than its best member, and there is nothing to learn from it",
+            ),
+            Precondition(
+                "certainty tells",
+                "shared mistakes",
+                Final("vote_first") - Final("plain_vote_first"),
+                at_least=0.1,
+                otherwise="who knows is no surer than who does not, and weights change nothing",
+            ),
+        ),
+        quick={"warm_steps": 1, "form_steps": 1, "warm_tasks_per_step": 8},
+    ),
 )
 class RLCCF(Crowd):
     """Several GRPO learners whose reward is the crowd's vote."""
