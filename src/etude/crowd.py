@@ -53,7 +53,8 @@ class CrowdConfig(PolicyOptimizationConfig):
     """Options of methods that train several models together."""
 
     crowd: tuple[str, ...] = ()
-    """The other models, which learn beside `model`: any number of embedded models, Hugging Face folders and hub ids. Each makes `group_size` attempts a task."""
+    """The other models, which learn beside `model`: any number of embedded models, Hugging Face folders and hub ids, joined by commas or spaces. Each makes
+    `group_size` attempts at every task."""
 
 
 class Member(PolicyOptimization):
@@ -107,7 +108,8 @@ class Crowd(Method):
 
     def setup(self) -> None:
         inputs = self._whole.inputs
-        models = [policy.name for policy in self._policies] or [inputs.model, *self.config.crowd]
+        others = [name for entry in self.config.crowd for name in entry.split(",") if name]
+        models = [policy.name for policy in self._policies] or [inputs.model, *others]
         if len(models) < 2:
             raise InputError(
                 f"{self.card.name} trains several models together, and only {models[0]} is named; expected others with --crowd, for example --crowd smollm2,tiny"

@@ -247,7 +247,7 @@ def test_a_crowd_is_trained_resumed_and_exported_whole(tmp_path: Path, monkeypat
     ("settings", "named"),
     [
         ({}, "only tiny is named"),
-        ({"crowd": ["tiny", "/nowhere/at/all"]}, "no model folder '/nowhere/at/all'"),
+        ({"crowd": ["tiny,/nowhere/at/all"]}, "no model folder '/nowhere/at/all'"),
         ({"crowd": ["tiny"], "crowd_vote": "own", "leave_out_own": True}, "drop one of them"),
         ({"crowd": ["tiny"], "group_size": 1}, "--group-size is 1"),
     ],
