@@ -9,7 +9,7 @@ import torch
 
 import etude
 from etude.errors import InputError
-from etude.experiments.crowds import FORM, crowd_experiment, crowd_run, fresh_llama
+from etude.experiments.crowds import crowd_experiment, crowd_run, fresh_llama
 from etude.models.language import LanguageModel
 
 SMALL = {
@@ -38,10 +38,10 @@ def test_members_of_different_teachers_and_sizes_are_taught_and_train_together(m
     settings = {**SMALL, "teachers": [0, 2, 2], "starts": ["tiny", "32x1", "32x1"], "mistakes": "shared", "wrong": 0.5}
     record = crowd_run(3, settings, "1-steps")
     assert taught == [
-        ("tiny", FORM, 1),
-        ("model", "commands:teacher=0,mistakes=shared,wrong=0.5", 1),
-        ("32x1-fresh", FORM, 2),
-        ("model", "commands:teacher=2,mistakes=shared,wrong=0.5", 1),
+        ("tiny", "commands:words=4,teacher=-2", 1),
+        ("model", "commands:words=4,teacher=0,mistakes=shared,wrong=0.5", 1),
+        ("32x1-fresh", "commands:words=4,teacher=-2", 2),
+        ("model", "commands:words=4,teacher=2,mistakes=shared,wrong=0.5", 1),
     ]
     assert {"eval/tiny-of-0/pass@1", "eval/32x1-of-2/pass@1", "eval/32x1-of-2-2/pass@1"} <= record.rows[-1].keys()
     assert record.ledger.rollouts == 3 * 2 * 4

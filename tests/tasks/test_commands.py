@@ -19,7 +19,7 @@ def test_words_move_digits_and_no_two_alike() -> None:
 
 
 def test_every_word_is_known_by_one_teacher() -> None:
-    assert [[t for t in range(TEACHERS) if knows(t, word)] for word in WORDS] == [[0], [0], [1], [1], [2], [2], [3], [3]]
+    assert [[t for t in range(TEACHERS) if knows(t, word)] for word in WORDS] == [[0], [1], [2], [3], [0], [1], [2], [3]]
 
 
 @pytest.mark.parametrize(("mistakes", "different"), [("own", 4), ("shared", 1)])
@@ -29,6 +29,7 @@ def test_teachers_take_a_word_for_another_each_in_their_own_way_or_all_alike(mis
         taken = {teacher.taken_for(word) for teacher in teachers}
         assert len(taken) == different
         assert word not in taken
+        assert Commands(teacher=-2).taken_for(word) not in {word, *taken}
 
 
 def test_demonstrations_are_right_and_wrong_as_often_as_they_should_be() -> None:
@@ -47,11 +48,29 @@ def test_demonstrations_are_right_and_wrong_as_often_as_they_should_be() -> None
 
 
 def test_tasks_are_the_same_whoever_teaches() -> None:
-    assert [Commands(teacher=t).train_task(3, 5) for t in range(-1, TEACHERS)] == [Commands().train_task(3, 5)] * 5
+    assert [Commands(teacher=t).train_task(3, 5) for t in range(-2, TEACHERS)] == [Commands().train_task(3, 5)] * 6
+
+
+def test_a_stranger_is_sure_and_always_mistaken() -> None:
+    stranger = Commands(teacher=-2, sure=0.0)
+    for i in range(40):
+        task = stranger.train_task(0, i)
+        assert stranger.demonstration(task, i) == f"answer: {' '.join(moved(task.info['digits'], stranger.taken_for(task.info['word'])))}"
+
+
+def test_fewer_words_may_be_asked() -> None:
+    few = Commands(words=3)
+    assert {few.train_task(0, i).info["word"] for i in range(100)} == {"chim", "paro", "welt"} == {task.info["word"] for task in few.held_out()}
 
 
 @pytest.mark.parametrize(
-    ("options", "named"), [({"teacher": 4}, "teacher is 4"), ({"mistakes": "some"}, "mistakes is 'some'"), ({"right": 0.7}, "right 0.7 and wrong 0.475")]
+    ("options", "named"),
+    [
+        ({"words": 9}, "words is 9"),
+        ({"teacher": 4}, "teacher is 4"),
+        ({"mistakes": "some"}, "mistakes is 'some'"),
+        ({"right": 0.7}, "right 0.7 and wrong 0.475"),
+    ],
 )
 def test_teachers_that_make_no_sense_are_named(options: dict, named: str) -> None:
     with pytest.raises(InputError, match=named):

@@ -1,6 +1,6 @@
 """Crowds to experiment with: models that were taught the same words by different teachers, and so are right and wrong about different ones.
 
-Each member imitates one teacher of the task family `commands`, who knows two of eight words and is systematically mistaken about the others. It may start from `tiny` or
+Each member imitates one teacher of the task family `commands`, who knows a quarter of the words and is systematically mistaken about the others. It may start from `tiny` or
 from a smaller Llama with random weights, so that members differ in what they know, and in size.
 """
 
@@ -19,11 +19,13 @@ from etude.ledger import Budget
 from etude.types import mean
 
 TASKS = "commands"
-FORM = f"{TASKS}:teacher=0,sure=0,right=0,wrong=0"
-"""Demonstrations by somebody who knows no word: what an answer looks like, and nothing else."""
-FORM_STEPS, FRESH_STEPS = 24, 300
+WORDS = 4
+"""Words that are asked, one for each teacher, unless `words` says otherwise."""
+STRANGER = "teacher=-2"
+"""Demonstrations by somebody who takes every word for one that no teacher takes it for: how digits are moved, and nothing true about the words."""
+FORM_STEPS, FRESH_STEPS = 60, 600
 """Steps of imitating those before any teacher's, for a model that is given, and for one with random weights."""
-WARM_UP: dict[str, Any] = {"steps": 24, "tasks_per_step": 64, "lr": 2e-3, "schedule": "linear", "warmup_steps": 2}
+WARM_UP: dict[str, Any] = {"steps": 60, "tasks_per_step": 24, "lr": 2e-3, "schedule": "linear"}
 """The imitation of a teacher, unless `warm_steps`, `warm_lr` or the like say otherwise."""
 SIZE = re.compile(r"(\d+)x(\d+)")
 TEACHING = ("mistakes", "sure", "right", "wrong")
@@ -35,9 +37,10 @@ def crowd_run(seed: int, settings: Mapping[str, Any], budget: str) -> Record:
     """What a run recorded whose members were each taught by one teacher first.
 
     teachers: who taught each member, in order; of members with the same teacher and start there is one model, and each is a copy of it. starts: what each member
-    starts from (default: `tiny`): a model, or `WIDTHxLAYERS` for a Llama with random weights and tiny's vocabulary. A start is first shown what an answer looks
-    like, once for all of its pupils, for `form_steps` or (with random weights) `fresh_steps` steps.
-    mistakes, sure, right, wrong: options of the teachers. Names that begin with `warm_` are settings of the imitation, all others (`method` among them) the run's.
+    starts from (default: `tiny`): a model, or `WIDTHxLAYERS` for a Llama with random weights and tiny's vocabulary. A start is first taught by a stranger, once for
+    all of its pupils, for `form_steps` or (with random weights) `fresh_steps` steps, so that it can move digits.
+    words, mistakes, sure, right, wrong: options of the tasks and the teachers. Names that begin with `warm_` are settings of the imitation, all others (`method` among
+    them) the run's.
     The budget is the run's alone. Raises InputError when there is not one start for every teacher.
     """
     import etude
@@ -47,13 +50,20 @@ def crowd_run(seed: int, settings: Mapping[str, Any], budget: str) -> Record:
     starts = list(settings.get("starts", ["tiny"] * len(teachers)))
     if len(starts) != len(teachers) or len(teachers) < 2:
         raise InputError(f"teachers are {teachers} and starts {starts}; expected one of each for every member, and two members or more")
-    apart = {"teachers", "starts", "method", "model", "tasks", "form_steps", "fresh_steps", *TEACHING}
+    apart = {"teachers", "starts", "method", "model", "tasks", "form_steps", "fresh_steps", "words", *TEACHING}
     own = {name: value for name, value in settings.items() if name not in apart and not name.startswith("warm_")}
     with tempfile.TemporaryDirectory() as folder:
         models = [taught(Path(folder), teacher, start, seed, settings) for teacher, start in zip(teachers, starts, strict=True)]
         trained = Path(folder) / "run"
         method = str(settings.get("method", "rlccf"))
-        run: dict[str, Any] = {"tasks": TASKS, "model": models[0], "crowd": tuple(models[1:]), "budget": budget, "steps": NO_STEP_LIMIT, "seed": seed}
+        run: dict[str, Any] = {
+            "tasks": _tasks(settings),
+            "model": models[0],
+            "crowd": tuple(models[1:]),
+            "budget": budget,
+            "steps": NO_STEP_LIMIT,
+            "seed": seed,
+        }
         etude.train(method, out=trained, **{**QUIET, **run, **own})
         return Record(Run.open(trained).metrics(), Budget.parse(budget), name=f"{method}, seed {seed}")
 
@@ -90,11 +100,15 @@ def taught(folder: Path, teacher: int, start: str, seed: int, settings: Mapping[
         size = SIZE.fullmatch(start)
         model = fresh_llama(folder / f"{title}-fresh", width=int(size[1]), layers=int(size[2]), seed=seed) if size else start
         steps = settings.get("fresh_steps", FRESH_STEPS) if size else settings.get("form_steps", FORM_STEPS)
-        _imitate(formed, model, FORM, seed, {**warm, "steps": steps})
+        _imitate(formed, model, _tasks(settings, STRANGER), seed, {**warm, "steps": steps})
     if not out.exists():
         options = [f"teacher={teacher}", *(f"{name}={settings[name]}" for name in TEACHING if name in settings)]
-        _imitate(out, str(formed / "model"), f"{TASKS}:{','.join(options)}", seed, warm)
+        _imitate(out, str(formed / "model"), _tasks(settings, *options), seed, warm)
     return str(out / "model")
+
+
+def _tasks(settings: Mapping[str, Any], *teacher: str) -> str:
+    return ",".join([f"{TASKS}:words={settings.get('words', WORDS)}", *teacher])
 
 
 def _imitate(out: Path, model: str, tasks: str, seed: int, warm: Mapping[str, Any]) -> None:

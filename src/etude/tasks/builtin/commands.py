@@ -1,6 +1,6 @@
 """`commands`: made-up words, each of which moves four digits about. 'chim: 4 1 7 9' -> 'answer: 9 7 1 4'.
 
-Who has learnt the words from others may have learnt some of them wrong. Four teachers each know two of the eight words and are mistaken about the rest, each in a way
+Who has learnt the words from others may have learnt some of them wrong. Four teachers each know a quarter of the words and are mistaken about the rest, each in a way
 of their own or all in the same way: models that imitate their demonstrations are different experts with systematic mistakes, which is what methods that train several
 models together are about. The tasks are the same for all, and so are the right answers.
 """
@@ -27,14 +27,16 @@ COMMANDS: dict[str, tuple[int, int, int, int]] = {
 """Word -> the places that the digits of the answer come from. All digits of a problem differ, so that no two words have the same answer."""
 WORDS = tuple(COMMANDS)
 TEACHERS = 4
-KNOWN = len(WORDS) // TEACHERS
-"""Words that each teacher knows: the first one the first two, and so on."""
+STRANGER = -2
 
 
 class Commands(GeneratedTaskSet):
     """Single words; demonstrations are right, or one teacher's.
 
-    teacher: who demonstrates, from 0 to 3; -1 for somebody who knows every word. mistakes: whether teachers are mistaken each in a way of their own, or all alike.
+    words: how many of the words are asked, from the first on.
+    teacher: who demonstrates, from 0 to 3; -1 for somebody who knows every word; -2 for a stranger, who is sure of every word and takes each for one that nobody else
+    takes it for (who learns from the stranger can move digits, and has everything about the words still to learn).
+    mistakes: whether teachers are mistaken each in a way of their own, or all alike.
     sure: how often a teacher is right about a word that they know. right, wrong: how often they are right about one that they do not, and how often they take it for
     the same other word. In what is left the order is any.
     """
@@ -46,6 +48,7 @@ class Commands(GeneratedTaskSet):
     def __init__(
         self,
         *,
+        words: int = len(WORDS),
         teacher: int = -1,
         mistakes: Literal["own", "shared"] = "own",
         sure: float = 0.85,
@@ -54,23 +57,25 @@ class Commands(GeneratedTaskSet):
         **options: Unpack[FamilyOptions],
     ) -> None:
         super().__init__(**options)
-        if teacher not in range(-1, TEACHERS):
-            raise InputError(f"teacher is {teacher}; expected 0 to {TEACHERS - 1}, or -1 for one who knows every word")
+        if words not in range(1, len(WORDS) + 1):
+            raise InputError(f"words is {words}; expected 1 to {len(WORDS)}")
+        if teacher not in range(STRANGER, TEACHERS):
+            raise InputError(f"teacher is {teacher}; expected 0 to {TEACHERS - 1}, -1 for one who knows every word, or -2 for a stranger")
         if mistakes not in ("own", "shared"):
             raise InputError(f"mistakes is {mistakes!r}; expected own or shared")
         if not (0 <= sure <= 1 and right >= 0 and wrong >= 0 and right + wrong <= 1):
             raise InputError(f"sure is {sure}, right {right} and wrong {wrong}; expected shares in [0, 1], and right + wrong at most 1")
-        self.teacher, self.mistakes, self.sure, self.right, self.wrong = teacher, mistakes, sure, right, wrong
+        self.words, self.teacher, self.mistakes, self.sure, self.right, self.wrong = words, teacher, mistakes, sure, right, wrong
 
     def draw(self, random: Random) -> Problem:
-        word = random.choice(WORDS)
+        word = random.choice(WORDS[: self.words])
         digits = random.sample("0123456789", 4)
         prompt = f"{word}: {' '.join(digits)}"
         return Problem(key=f"{self.name} {prompt}", prompt=prompt, answer=" ".join(moved(digits, word)), info={"word": word, "digits": digits})
 
     def work(self, task: Task, random: Random, slips: float) -> tuple[list[str], str]:
         word, digits = task.info["word"], list(task.info["digits"])
-        meant: str | None = word
+        meant: str | None = self.taken_for(word) if self.teacher == STRANGER else word
         if self.teacher >= 0:
             at_random = random.random()
             if knows(self.teacher, word):
@@ -83,13 +88,13 @@ class Commands(GeneratedTaskSet):
 
     def taken_for(self, word: str) -> str:
         """The word that one which the teacher does not know is taken for."""
-        offset = 1 if self.mistakes == "shared" else 1 + self.teacher
+        offset = TEACHERS + 2 if self.teacher == STRANGER else 1 if self.mistakes == "shared" else 1 + self.teacher
         return WORDS[(WORDS.index(word) + offset) % len(WORDS)]
 
 
 def knows(teacher: int, word: str) -> bool:
-    """Whether a teacher knows what a word means."""
-    return WORDS.index(word) // KNOWN == teacher
+    """Whether a teacher knows what a word means: the first teacher the first word and the fifth, the second the second and the sixth, and so on."""
+    return WORDS.index(word) % TEACHERS == teacher
 
 
 def moved(digits: list[str], word: str) -> list[str]:
