@@ -25,6 +25,8 @@ STRANGER = "teacher=-2"
 """Demonstrations by somebody who takes every word for one that no teacher takes it for: how digits are moved, and nothing true about the words."""
 FORM_STEPS, FRESH_STEPS = 60, 600
 """Steps of imitating those before any teacher's, for a model that is given, and for one with random weights."""
+FRESH_PUPILS = 5
+"""How many times as long pupils of random weights imitate their teacher: they are slower to learn words anew."""
 WARM_UP: dict[str, Any] = {"steps": 60, "tasks_per_step": 24, "lr": 2e-3, "schedule": "linear"}
 """The imitation of a teacher, unless `warm_steps`, `warm_lr` or the like say otherwise."""
 SIZE = re.compile(r"(\d+)x(\d+)")
@@ -96,14 +98,15 @@ def taught(folder: Path, teacher: int, start: str, seed: int, settings: Mapping[
     title = re.sub("[^A-Za-z0-9]", "-", start)
     formed, out = folder / title, folder / f"{title}-of-{teacher}"
     warm = WARM_UP | {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
+    size = SIZE.fullmatch(start)
     if not formed.exists():
-        size = SIZE.fullmatch(start)
         model = fresh_llama(folder / f"{title}-fresh", width=int(size[1]), layers=int(size[2]), seed=seed) if size else start
         steps = settings.get("fresh_steps", FRESH_STEPS) if size else settings.get("form_steps", FORM_STEPS)
         _imitate(formed, model, _tasks(settings, STRANGER), seed, {**warm, "steps": steps})
     if not out.exists():
         options = [f"teacher={teacher}", *(f"{name}={settings[name]}" for name in TEACHING if name in settings)]
-        _imitate(out, str(formed / "model"), _tasks(settings, *options), seed, warm)
+        steps = warm["steps"] * (FRESH_PUPILS if size else 1)
+        _imitate(out, str(formed / "model"), _tasks(settings, *options), seed, {**warm, "steps": steps})
     return str(out / "model")
 
 
@@ -120,10 +123,12 @@ def _imitate(out: Path, model: str, tasks: str, seed: int, warm: Mapping[str, An
 
 def fresh_llama(folder: Path, *, width: int, layers: int, seed: int) -> str:
     """Write a Llama with random weights and tiny's vocabulary, and say where. Raises InputError for a width that its heads cannot share."""
+    from etude.models.language import without_bars
     from etude.models.tiny import build_model, build_tokenizer
 
     if width % 8 or layers < 1:
         raise InputError(f"a Llama of width {width} and {layers} layers can't be made; expected a width that 8 divides, and a layer or more")
-    build_model(seed, width=width, layers=layers).save_pretrained(folder)
+    with without_bars():
+        build_model(seed, width=width, layers=layers).save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
     return str(folder)

