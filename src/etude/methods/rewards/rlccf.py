@@ -108,10 +108,10 @@ class Learner(Member, GRPO):
                 otherwise="who knows is no surer than who does not, and weights change nothing",
             ),
         ),
-        tried="Warm starts and learning rate, on seed 0. Imitating teachers right away, for 24 steps of 64, taught tiny next to nothing of eight words; a stranger first, and four "
-        "words, did. At 1e-3 the crowd's vote fell, from 79 % to 40 % in 20 steps, while the models' pass@1 rose from 25 % to 35 %. At 3e-4, as here but for 30 steps: RLCCF "
-        "from 25 % to 71 % (the vote from 79 % to 100 %), own votes to 27 % (52 %). With shared mistakes from 25 %: weighted to 49 % (the vote from 69 % to 58 %), plain to "
-        "24 % (0 %).",
+        tried="Warm starts and learning rate, on seed 0. Imitating teachers right away, for 24 steps of 64, taught tiny next to nothing of eight words; a stranger first, "
+        "and four words, did. At 1e-3 the crowd's vote fell, from 79 % to 40 % in 20 steps, while the models' pass@1 rose from 25 % to 35 %. At 3e-4, as here but for 30 "
+        "steps: RLCCF from 25 % to 71 % (the vote from 79 % to 100 %), own votes to 27 % (52 %). With shared mistakes from 25 %: weighted to 49 % (the vote from 69 % to "
+        "58 %), plain to 24 % (0 %).",
         quick={"warm_steps": 1, "form_steps": 1, "warm_tasks_per_step": 8},
     ),
 )
