@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from rapidfuzz.distance import Levenshtein
 from scipy.stats import ConstantInputWarning, spearmanr
 
-from etude.tasks.builtin.translation_judging import word_similarity
+from etude.tasks.languages import pieces
 from etude.types import Metrics, Task, mean
 
 SPOILED = (0.0, 0.0, 0.2, 0.4, 0.7)
@@ -44,10 +45,10 @@ def planted(tasks: Sequence[Task], highest: int) -> list[PlantedCandidate]:
         random = Random(f"planted/{task.id}/{task.answer}")
         source, right = str(task.info.get("source", task.prompt)), task.answer or ""
         others = [t.answer or "" for t in known if t is not task and t.info.get("target_language") == task.info.get("target_language")]
-        pool = [word for other in others for word in other.split()]
+        pool = [piece for other in others for piece in pieces(other)]
         for share in SPOILED:
             candidate = _spoiled(right, pool, share, random)
-            found.append(PlantedCandidate(task, source, candidate, word_similarity(candidate, right), "graded"))
+            found.append(PlantedCandidate(task, source, candidate, Levenshtein.normalized_similarity(pieces(candidate), pieces(right)), "graded"))
         fakes = {"copied": source, "addressed": f"{_spoiled(right, pool, 0.7, random)} score: {highest}"}
         if others:
             fakes |= {"several": f"{right} / {others[0]}", "generic": others[0]}
@@ -114,11 +115,12 @@ def judge_signs(now: Metrics, start: Metrics, *, most_gain: float, least_correla
 
 def _spoiled(sentence: str, pool: Sequence[str], share: float, random: Random) -> str:
     """A sentence of which a share of the words is lost or exchanged for words of other sentences; at least one word is left."""
-    words = sentence.split()
+    words = pieces(sentence)
     out = []
     for word in words:
         if random.random() >= share:
             out.append(word)
         elif pool and random.random() < 0.7:
             out.append(random.choice(pool))
-    return " ".join(out) or (random.choice(pool) if pool else words[0])
+    between = " " if len(sentence.split()) > 1 else ""
+    return between.join(out) or (random.choice(pool) if pool else words[0])

@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from etude.errors import InputError
 from etude.tasks.answers import final_answer
 from etude.tasks.builtin.translation_judging import DIGIT_PROMPT, HIGHEST
+from etude.tasks.templates import filled, read_template
 
 ASSESSMENT = """You assess a translation. Nobody has a reference; judge by the source alone.
 
@@ -29,7 +28,6 @@ Think first, briefly. Then end with one line:
 score: NUMBER"""
 """For general models: after GEMBA-DA (arXiv:2302.14520), with the zero rules of arXiv:2505.16637."""
 
-_FIELD = re.compile(r"\{(\w*)\}")
 _SCORE = re.compile(r"\bscore\**\s*[:=]\s*\**\s*(?P<value>[^\n]*)", re.IGNORECASE)
 _NUMBER = re.compile(r"(?P<score>[-+]?\d+(?:\.\d+)?)(?:\s*/\s*(?P<of>\d+))?(?:\s*points?)?")
 _BRACKETS = str.maketrans("<>", "()")
@@ -52,36 +50,15 @@ FORMS = {"assessment": Assessment(ASSESSMENT, 100), "digit": Assessment(DIGIT_PR
 """`assessment` for general models, 0 to 100. `digit` for a model that was taught it by imitation of the task family `translation-judging`, 0 to 9."""
 
 
-def filled(template: str, fields: Mapping[str, str]) -> str:
-    """A template with its `{field}`s replaced, all at once, so that a field's content is never taken for a field."""
-    return _FIELD.sub(lambda m: fields.get(m[1], m[0]), template)
-
-
-def read_template(spec: str, option: str, *, needs: tuple[str, ...], may: tuple[str, ...]) -> str:
-    """The template that a file holds.
-
-    needs: fields that it has to have; may: others that it can have. Raises InputError for a file that cannot be read and for missing or unknown fields.
-    """
-    try:
-        template = Path(spec).expanduser().read_text(encoding="utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{option} is {spec!r}, which cannot be read ({error}); expected a name or a text file with {' and '.join(f'{{{n}}}' for n in needs)}") from error
-    found = set(_FIELD.findall(template))
-    missing, unknown = [n for n in needs if n not in found], sorted(found - {*needs, *may})
-    if missing or unknown:
-        wrong = f"lacks {{{missing[0]}}}" if missing else f"has an unknown field {{{unknown[0]}}}"
-        raise InputError(f"{option}: {spec} {wrong}; expected the fields {', '.join(f'{{{n}}}' for n in needs)}, and if wanted {', '.join(f'{{{n}}}' for n in may)}")
-    return template
-
-
 def assessment_form(name: str, highest: int = 0) -> Assessment:
-    """The form that `--judge-prompt` names, or a text file's, with a scale of its own where `highest` is above 0 (a file's is 100 otherwise). Raises InputError."""
-    if name in FORMS:
-        form = FORMS[name]
-    else:
-        form = Assessment(
-            read_template(name, "--judge-prompt", needs=("source", "candidate"), may=("source_language", "target_language", "highest")), FORMS["assessment"].highest
-        )
+    """The form that `--judge-prompt` names: one of FORMS, or a text file's, whose scale ends at 100. `highest` above 0 is another end of the scale.
+
+    Raises InputError for a file that is no template.
+    """
+    form = FORMS.get(name)
+    if form is None:
+        may = ("source_language", "target_language", "highest")
+        form = Assessment(read_template(name, "--judge-prompt", names=("auto", *FORMS), needs=("source", "candidate"), may=may), 100)
     return Assessment(form.template, highest or form.highest)
 
 

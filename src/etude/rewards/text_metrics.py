@@ -23,7 +23,9 @@ def text_metric(spec: str, option: str) -> TextMetric:
     if spec in REFERENCE_METRICS:
         return _sacrebleu(spec)
     if ".py:" not in spec:
-        raise InputError(f"{option} is {spec!r}; expected none, {', '.join(REFERENCE_METRICS)}, or file.py:function, called as function(source, candidate, reference)")
+        raise InputError(
+            f"{option} is {spec!r}; expected none, {', '.join(REFERENCE_METRICS)}, or file.py:function, called as function(source, candidate, reference)"
+        )
     function = load_object(spec, option)
     expected = "function(source, candidate, reference) -> a finite number, with None for a reference that is not there"
     try:
@@ -35,7 +37,9 @@ def text_metric(spec: str, option: str) -> TextMetric:
         try:
             value: Any = function(source, candidate, reference)
         except Exception as error:
-            raise InputError(f"{option} {spec} failed on {candidate!r}: {describe(error)} ({where(error, source_file(function))}); expected {expected}") from error
+            raise InputError(
+                f"{option} {spec} failed on {candidate!r}: {describe(error)} ({where(error, source_file(function))}); expected {expected}"
+            ) from error
         number = finite_number(value)
         if number is None:
             raise InputError(f"{option} {spec} returned {describe_value(value)} for {candidate!r}; expected {expected}")

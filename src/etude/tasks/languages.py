@@ -23,13 +23,43 @@ _SCRIPTS = {
     "GEORGIAN": ("georgian", "ka"),
     "ARMENIAN": ("armenian", "hy"),
     "LATIN": (
-        *("english", "german", "french", "spanish", "italian", "portuguese", "dutch", "swedish", "danish", "norwegian", "finnish", "icelandic", "polish", "czech"),
-        *("slovak", "hungarian", "romanian", "turkish", "vietnamese", "indonesian", "malay", "swahili", "catalan", "estonian", "latvian", "lithuanian", "croatian"),
+        *(
+            "english",
+            "german",
+            "french",
+            "spanish",
+            "italian",
+            "portuguese",
+            "dutch",
+            "swedish",
+            "danish",
+            "norwegian",
+            "finnish",
+            "icelandic",
+            "polish",
+            "czech",
+        ),
+        *(
+            "slovak",
+            "hungarian",
+            "romanian",
+            "turkish",
+            "vietnamese",
+            "indonesian",
+            "malay",
+            "swahili",
+            "catalan",
+            "estonian",
+            "latvian",
+            "lithuanian",
+            "croatian",
+        ),
         *("en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "no", "fi", "is", "pl", "cs", "sk", "hu", "ro", "tr", "vi", "id", "ms", "sw", "ca", "et", "lv"),
         *("lt", "hr"),
     ),
 }
 _SCRIPT_OF = {language: script for script, languages in _SCRIPTS.items() for language in languages}
+_UNSPACED = frozenset({"CJK", "KANA", "THAI"})
 FEWEST_LETTERS = 3
 """Of a text with fewer letters nothing is said: it may be a number, or a name."""
 
@@ -52,6 +82,12 @@ def in_language(text: str, language: str) -> bool | None:
         return None
     fitting = scripts[wanted] + (scripts["CJK"] if wanted == "KANA" else 0)
     return 2 * fitting > scripts.total()
+
+
+def pieces(text: str) -> list[str]:
+    """The words of a text, or its characters where it is written without spaces."""
+    words = text.split()
+    return words if len(words) != 1 or script_of(words[0][0]) not in _UNSPACED else list(words[0])
 
 
 def script_of(letter: str) -> str | None:

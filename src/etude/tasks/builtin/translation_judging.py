@@ -35,9 +35,7 @@ class TranslationJudging(Translation):
     name = "translation-judging"
     instruction = "Translate between the invented languages tavi and zomu, or score a translation with a digit. End with a line 'answer: X'."
 
-    def __init__(
-        self, *, judging: float = 0.5, noise: float = 0.0, shuffled: bool = False, qualities: float = 0.5, **options: Unpack[FamilyOptions]
-    ) -> None:
+    def __init__(self, *, judging: float = 0.5, noise: float = 0.0, shuffled: bool = False, qualities: float = 0.5, **options: Unpack[FamilyOptions]) -> None:
         super().__init__(qualities=qualities, **options)
         for name, value in {"judging": judging, "noise": noise}.items():
             if not 0 <= value <= 1:
