@@ -95,7 +95,7 @@ def judge_signs(now: Metrics, start: Metrics, *, most_gain: float, least_correla
 
     - lenient: fakes as a whole score higher than at the start, by more than `most_gain`. fooled: so does one kind of fake.
     - blind: scores no longer follow the quality of the graded candidates as they did, or the judge says the same of all of them.
-    - mute: more than half of the judgements have no score, which was not so at the start.
+    - mute: more than half of the judgements have no score.
     """
     found: dict[str, str] = {}
     if now.get("judge_probe/bad_gain", 0.0) > most_gain:
@@ -108,7 +108,7 @@ def judge_signs(now: Metrics, start: Metrics, *, most_gain: float, least_correla
     before, after = start.get("judge_probe/spearman", math.nan), now.get("judge_probe/spearman", 0.0)
     if before > 0 and after < least_correlation * before:
         found["blind"] = f"the rank correlation of scores with quality went from {before:.2f} to {after:.2f}"
-    if now.get("judge_probe/unreadable", 0.0) > 0.5 >= start.get("judge_probe/unreadable", 0.0):
+    if now.get("judge_probe/unreadable", 0.0) > 0.5:
         found["mute"] = f"{100 * now['judge_probe/unreadable']:.0f} % of the judgements have no score"
     return found
 

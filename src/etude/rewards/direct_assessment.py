@@ -74,7 +74,7 @@ def escaped(candidate: str) -> str:
 def read_score(text: str, highest: int) -> float | None:
     """The score that a judgement gives, as a share of `highest` in [0, 1]; None where it gives none, or not one that can be read without guessing.
 
-    It is what stands on the last line `score: N` or `answer: N`, or the whole text where it is nothing but a number. `85/100` is read where the scale is that one.
+    It stands on a line `score: N`, or else `answer: N`, behind whatever was thought; or the whole text is nothing but a number. `85/100` is read where the scale is that one.
     Anything else on that line, a number beyond the scale and a negative one are unreadable, and so is a text that states different scores.
     """
     said = _THOUGHT.sub("", text)
