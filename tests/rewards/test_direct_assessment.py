@@ -83,7 +83,7 @@ def test_a_form_that_cannot_work_is_refused(content: str, message: str, tmp_path
     (tmp_path / "mine.txt").write_text(content)
     with pytest.raises(InputError, match=message):
         assessment_form(str(tmp_path / "mine.txt"))
-    with pytest.raises(InputError, match="--judge-prompt is 'nowhere.txt'"):
+    with pytest.raises(InputError, match=r"--judge-prompt is 'nowhere\.txt'"):
         assessment_form("nowhere.txt")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -73,9 +74,9 @@ def test_which_language_a_text_can_be_in(text: str, language: str, can_be: bool 
 
 def test_a_file_of_sentences_with_and_without_references(tmp_path: Path) -> None:
     file = tmp_path / "sentences.jsonl"
-    lines = ['{"source": "Good day %d", "target_language": "German"}' % i for i in range(20)]
-    lines.append('{"source": "Good night", "target_language": "German", "reference": "Gute Nacht", "split": "test"}')
-    file.write_text("\n".join(lines))
+    lines = [{"source": f"Good day {i}", "target_language": "German"} for i in range(20)]
+    lines.append({"source": "Good night", "target_language": "German", "reference": "Gute Nacht", "split": "test"})
+    file.write_text("\n".join(map(json.dumps, lines)))
     tasks = load_tasks(str(file), labelled=False)
     task = tasks.train_task(0, 0)
     assert is_bare(task)

@@ -30,8 +30,8 @@ from etude.method import State, register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.models.sampling import stream_key
 from etude.rewards.assessed import Assessed, assessment_metrics, total_reward
-from etude.rewards.direct_assessment import assessment_form, escaped, read_score
-from etude.rewards.judges import Judge, Judgement, Question, open_judge
+from etude.rewards.direct_assessment import FORMS, Assessment, assessment_form, escaped, read_score
+from etude.rewards.judges import Judge, Judgement, LocalJudge, Question, open_judge
 from etude.rewards.text_metrics import REFERENCE_METRICS, text_metric
 from etude.rewards.zero_rules import ZERO_RULES, ZeroRule, broken_rules
 from etude.tasks.builtin.translation import LANGUAGES
@@ -49,7 +49,7 @@ class SSRZeroConfig(GRPOConfig):
     judging: JudgeConfig = field(default_factory=JudgeConfig)
     judge_prompt: str = "auto"
     """How the judge is asked: `assessment` (0 to 100), `digit` (0 to 9, for a model that was taught it), or a text file with {source} and {candidate}; `auto`: `digit` for
-    the invented languages, else `assessment`."""
+    the invented languages and where the long form does not fit, else `assessment`."""
     judge_scale: Count = 0
     """Highest score (0: the prompt's own)."""
     judge_samples: AtLeastOne = 1
@@ -115,8 +115,8 @@ class SSRZero(GRPO):
         self.prompts = Prompted(tasks, prompt, tag=config.answer_tag, languages=(config.source_language, config.target_language))
         if prompt != "task" or config.answer_tag:
             self._task_set = self.prompts
-        invented = str(first.info.get("target_language", config.target_language)).lower() in LANGUAGES
-        self.form = assessment_form(config.judge_prompt if config.judge_prompt != "auto" else "digit" if invented else "assessment", config.judge_scale)
+        if config.judge_prompt != "auto":
+            assessment_form(config.judge_prompt)  # refused before a model is loaded
         self.external = None if config.external_metric == "none" else text_metric(config.external_metric, "--external-metric")
         self.reported = {name: text_metric(name, "--eval-metrics") for name in config.eval_metrics}
         super().setup()
@@ -127,11 +127,35 @@ class SSRZero(GRPO):
                 f"--external-metric {needed[0]} compares with references, and the first tasks of {self.task_set.name} have none; give lines a 'reference'"
             )
         self.assessor = open_judge(config.judging, self.policy, self.run.ledger)
+        self.form = self.choose_form()
         watched = self.probe.tasks if self.probe is not None else self.held_out
         labelled = [task for task in watched if task.answer is not None][: config.judge_probe_tasks]
         self.planted = planted(labelled, self.form.highest)
         self.first_scores: list[float | None] | None = None
         self.told: set[str] = set()
+
+    def choose_form(self) -> Assessment:
+        """How the judge is asked. Raises InputError where what was asked for leaves it no room to answer."""
+        config, task = self.config, self.task_set.train_task(self.run.seed, 0)
+        fields = fields_of(task, *self.prompts.languages)
+        model = self.assessor.model if isinstance(self.assessor, LocalJudge) else None
+
+        def room(form: Assessment) -> int:
+            """Tokens left behind a question about a translation as long as its source."""
+            question = Message("user", form.ask({**fields, "candidate": fields["source"]}))
+            return model.context_length - len(model.render([question])) if model is not None else 1
+
+        wanted = config.judge_prompt
+        if wanted == "auto":
+            invented = fields["target_language"].lower() in LANGUAGES
+            wanted = "digit" if invented or room(FORMS["assessment"]) < 1 else "assessment"
+        form = assessment_form(wanted, config.judge_scale)
+        if model is not None and room(form) < 1:
+            raise InputError(
+                f"the question for the judge about task {task.id!r} does not fit into the {model.context_length} tokens that {model.name} reads; "
+                "give a shorter one with --judge-prompt FILE, or a judge that reads more with --judge"
+            )
+        return form
 
     def make_probe(self) -> Probe | None:
         probe = super().make_probe()
@@ -291,14 +315,14 @@ class SSRZero(GRPO):
     def state(self) -> State:
         state = super().state()
         assert self.assessor is not None, "the judge is opened in setup"
-        state.plain["first_scores"] = self.first_scores
+        state.plain |= {"first_scores": self.first_scores, "told": sorted(self.told)}
         state.tensors |= {f"judge.{name}": tensor for name, tensor in self.assessor.state().items()}
         return state
 
     def load_state(self, state: State) -> None:
         super().load_state(state)
         assert self.assessor is not None, "the judge is opened in setup"
-        self.first_scores = state.plain["first_scores"]
+        self.first_scores, self.told = state.plain["first_scores"], set(state.plain["told"])
         self.assessor.load_state({name.removeprefix("judge."): t for name, t in state.tensors.items() if name.startswith("judge.")})
 
     def close(self) -> None:
