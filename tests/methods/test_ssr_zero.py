@@ -22,7 +22,7 @@ from etude.rewards.judges import Judge, Judgement, Question
 from etude.run import Run
 from etude.settings import build_config
 from etude.tasks.builtin.translation import LANGUAGES, Translation
-from etude.tasks.builtin.translation_judging import digit_for
+from etude.tasks.builtin.translation_judging import compared
 from etude.types import Group, Segment, Task, Trajectory
 from etude.watch import History
 
@@ -68,7 +68,7 @@ class ScriptedJudge(Judge):
 def honest(source: str, candidate: str, language: str) -> str:
     meaning = LANGUAGES["zomu" if language == "tavi" else "tavi"].read(source)
     assert meaning is not None
-    return f"answer: {digit_for(candidate, LANGUAGES[language].say(meaning))}"
+    return f"answer: {compared(candidate, LANGUAGES[language].say(meaning))[1]}"
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_a_judge_that_comes_to_like_one_sentence_is_found_out(made: Callable[...
         if method.run.step < 3:
             return honest(source, candidate, language)
         asked_in.append(method.run.step)
-        return f"answer: {digit_for(candidate, GENERIC[language])}"
+        return f"answer: {compared(candidate, GENERIC[language])[1]}"
 
     method = made(fond, steps=15, on_collapse="stop", **LEARN)
     with pytest.warns(UserWarning, match="the judge goes astray"):

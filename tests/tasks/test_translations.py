@@ -10,7 +10,7 @@ import pytest
 
 from etude.errors import InputError
 from etude.tasks.builtin import builtin_task_sets
-from etude.tasks.builtin.translation_judging import TranslationJudging, digit_for, word_similarity
+from etude.tasks.builtin.translation_judging import TranslationJudging, compared
 from etude.tasks.languages import in_language
 from etude.tasks.loading import load_tasks
 from etude.tasks.translations import Prompted, is_bare, translation_in, without_wrapping
@@ -109,11 +109,11 @@ def test_a_prompt_without_the_source_is_refused(tmp_path: Path) -> None:
         Prompted(builtin_task_sets()["translation"](), str(tmp_path / "prompt.txt"))
 
 
-def test_word_similarity_and_the_digit_that_follows() -> None:
-    assert word_similarity("ibo paro u-chim rond", "ibo paro u-chim rond") == 1.0
-    assert word_similarity("ibo paro chim", "ibo paro u-chim rond") == pytest.approx(0.5)  # one word wrong, one missing, of four
-    assert digit_for("ibo paro chim", "ibo paro u-chim rond") == 4  # 4.5, to the even digit
-    assert digit_for("ibo nuko u-chim rond", "ibo paro u-chim rond") == 7  # 6.75
+def test_a_candidate_is_compared_word_by_word() -> None:
+    assert compared("ibo paro u-chim rond", "ibo paro u-chim rond") == ("ibo= paro= u-chim= rond=", 9)
+    assert compared("ibo paro chim", "ibo paro u-chim rond") == ("ibo= paro= u-chim! rond!", 4)  # two of four: 4.5, to the even digit
+    assert compared("ibo paro u-chim rond gip", "ibo nuko") == ("ibo= nuko!", 2)  # one of five: 1.8
+    assert compared("", "ibo paro") == ("ibo! paro!", 0)
 
 
 def test_judgements_to_imitate_follow_the_words_unless_they_are_shuffled_or_planted() -> None:

@@ -178,13 +178,13 @@ class SSRZero(GRPO):
         if "assessed" in attempt.tags:
             return
         config, task = self.config, attempt.task
-        given = translation_in(attempt.last_text, config.answer_tag)
-        attempt.tags["assessed"] = assessed = Assessed(given)
-        if given is None:
-            return
         source = source_of(task)
+        given = translation_in(attempt.last_text, config.answer_tag)
+        translation = without_wrapping(given, source) if given is not None and config.unwrap else given
+        attempt.tags["assessed"] = assessed = Assessed(translation or None)
+        if not given or not translation:
+            return
         assessed.quoted = is_quoted(given) and not is_quoted(source)
-        assessed.translation = translation = without_wrapping(given, source) if config.unwrap else given
         fields = fields_of(task, *self.prompts.languages)
         assessed.broken = broken_rules(translation, source, fields["target_language"])
         if not set(assessed.broken) & set(config.zero_rules):

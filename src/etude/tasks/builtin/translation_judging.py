@@ -6,8 +6,6 @@ from dataclasses import replace
 from random import Random
 from typing import Unpack
 
-from rapidfuzz.distance import Levenshtein
-
 from etude.errors import InputError
 from etude.tasks.builtin.generated import FamilyOptions, Problem
 from etude.tasks.builtin.translation import LANGUAGES, Translation
@@ -23,13 +21,14 @@ PLANTED = 0.2
 
 
 class TranslationJudging(Translation):
-    """'to zomu: yeni rudo-en vel beki' -> 'answer: ibo paro u-chim rond', and 'score to zomu: yeni rudo-en vel beki\\nibo paro u-chim rond' -> 'answer: 9'.
+    """'to zomu: yeni rudo-en vel beki' -> 'answer: ibo paro u-chim rond', and 'score to zomu: yeni rudo-en vel beki\\nibo nuko u-chim rond' -> a judgement.
 
-    A candidate's digit is 9 times the share of words that are right (1 minus the edit distance in words over the longer length), rounded. Candidates are of all
-    qualities. Some are of kinds that get 0: the source itself, words of the wrong language among the right ones, two translations at once, another sentence.
+    A judgement first thinks: it translates the source itself and marks each of its words that the candidate has (`ibo= paro! u-chim= rond=`). Then it gives the candidate
+    a digit (`answer: 7`), HIGHEST times the share of words in common. Its own translation slips as translations do, and then it is unjust. Candidates are of all qualities.
+    Some are of kinds that get 0: the source itself, words of the wrong language among the right ones, two translations at once; some are another sentence.
 
-    judging: share of tasks that ask for a judgement. noise: chance that a demonstrated digit is any digit (at least `slips`). shuffled: demonstrated digits are those
-    of other candidates, so that they say nothing of this one. The reference answers are the right digits all the same.
+    judging: share of tasks that ask for a judgement. noise: chance that a demonstrated digit is any digit. shuffled: demonstrated digits are those of other candidates,
+    so that they say nothing of this one. The reference answers are the digits by the reference translation all the same.
     """
 
     name = "translation-judging"
@@ -47,7 +46,7 @@ class TranslationJudging(Translation):
         if random.random() >= self.judging:
             return problem
         candidate, may_score = self.candidate(problem, random)
-        digit = digit_for(candidate, problem.answer) if may_score else 0
+        digit = compared(candidate, problem.answer)[1] if may_score else 0
         info = {**problem.info, "candidate": candidate, "may_score": may_score, "reference": problem.answer}
         # The key stays that of the meaning: what is held out is held out in both roles.
         return replace(problem, prompt=DIGIT_PROMPT.format(**info), answer=str(digit), info=info)
@@ -81,23 +80,24 @@ class TranslationJudging(Translation):
             return super().demonstration(task, seed)
         random = Random(f"{task.id}/demonstration/{seed}")
         own = self.slipped(task.info["reference"], LANGUAGES[task.info["to"]], random, self.slips)
-        candidate, may_score = task.info["candidate"], task.info["may_score"]
+        marks, digit = compared(task.info["candidate"], own)
+        if not task.info["may_score"]:
+            digit = 0
         if self.shuffled:
             other = super().draw(random)
             candidate, may_score = self.candidate(other, random)
-            digit = digit_for(candidate, other.answer) if may_score else 0
-        else:
-            digit = digit_for(candidate, own) if may_score else 0
+            digit = compared(candidate, other.answer)[1] if may_score else 0
         if random.random() < self.noise:
             digit = random.randint(0, HIGHEST)
-        return f"{own}\nanswer: {digit}"
+        return f"{marks}\nanswer: {digit}"
 
 
-def digit_for(candidate: str, reference: str) -> int:
-    """A candidate's score as one digit."""
-    return round(HIGHEST * word_similarity(candidate, reference))
+def compared(candidate: str, own: str) -> tuple[str, int]:
+    """A translation of one's own with each word marked, `=` where the candidate has it and `!` where not, and the candidate's digit.
 
-
-def word_similarity(candidate: str, reference: str) -> float:
-    """1 minus the edit distance between two texts in words, over the length of the longer. In [0, 1]; 1 for the same words in the same order, also for two empty texts."""
-    return Levenshtein.normalized_similarity(candidate.split(), reference.split())
+    The digit is HIGHEST times the share of words in common: of those marked `=` in the longer of the two sentences, rounded.
+    """
+    words, given = own.split(), candidate.split()
+    has = [word in given for word in words]
+    marks = " ".join(word + ("=" if h else "!") for word, h in zip(words, has, strict=True))
+    return marks, round(HIGHEST * sum(has) / max(len(words), len(given)))
