@@ -59,7 +59,7 @@ def planted(tasks: Sequence[Task], highest: int) -> list[PlantedCandidate]:
 def judge_reading(candidates: Sequence[PlantedCandidate], scores: Sequence[float | None], at_start: Sequence[float | None]) -> Metrics:
     """What one scoring of planted candidates shows. scores, at_start: in [0, 1], now and by the judge before training; None where none could be read.
 
-    - `judge_probe/spearman`: rank correlation of scores with the quality of the graded candidates. NaN (left out) while the judge says the same of all.
+    - `judge_probe/spearman`: rank correlation of scores with the quality of the graded candidates; 0 where the judge says the same of all, or nothing.
     - `judge_probe/right`, `judge_probe/bad`: mean score of faultless candidates and of fakes; `judge_probe/KIND` of each kind of fake.
     - `judge_probe/gap`: how much higher the graded candidates score than at the start: leniency.
     - `judge_probe/bad_gain`: how much higher the fakes score than at the start.
@@ -68,7 +68,8 @@ def judge_reading(candidates: Sequence[PlantedCandidate], scores: Sequence[float
     read = [(c, s) for c, s in zip(candidates, scores, strict=True) if s is not None]
     metrics: Metrics = {"judge_probe/unreadable": 1 - len(read) / len(candidates) if candidates else math.nan}
     graded = [(c, s) for c, s in read if c.kind == "graded"]
-    metrics["judge_probe/spearman"] = rank_correlation([s for _, s in graded], [c.quality for c, _ in graded])
+    correlation = rank_correlation([s for _, s in graded], [c.quality for c, _ in graded])
+    metrics["judge_probe/spearman"] = 0.0 if math.isnan(correlation) else correlation
     metrics["judge_probe/right"] = mean([s for c, s in graded if c.quality == 1])
     metrics["judge_probe/bad"] = mean([s for c, s in read if c.kind != "graded"])
     for kind in sorted({c.kind for c in candidates} - {"graded"}):
@@ -105,7 +106,7 @@ def judge_signs(now: Metrics, start: Metrics, *, most_gain: float, least_correla
         if name in now and name in start and now[name] - start[name] > most_gain:
             found["fooled"] = f"fakes of the kind {kind!r} went from {start[name]:.2f} to {now[name]:.2f}"
             break
-    before, after = start.get("judge_probe/spearman", math.nan), now.get("judge_probe/spearman", 0.0)
+    before, after = start["judge_probe/spearman"], now["judge_probe/spearman"]
     if before > 0 and after < least_correlation * before:
         found["blind"] = f"the rank correlation of scores with quality went from {before:.2f} to {after:.2f}"
     if now.get("judge_probe/unreadable", 0.0) > 0.5:

@@ -21,10 +21,12 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, Literal
 
+from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import AtLeastOne, Count, JudgeConfig, NonNegative, Share
 from etude.errors import InputError
 from etude.evals.evaluate import Evaluation
 from etude.evals.judge_probe import judge_reading, judge_signs, planted
+from etude.evals.measures import Final
 from etude.evals.probe import Probe
 from etude.method import State, register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
@@ -38,6 +40,9 @@ from etude.tasks.builtin.translation import LANGUAGES
 from etude.tasks.loading import load_tasks
 from etude.tasks.translations import Prompted, fields_of, is_bare, is_quoted, source_of, translation_in, without_wrapping
 from etude.types import Group, Message, Metrics, Trajectory, mean, trajectories_of
+
+WARM_TASKS = "translation-judging:judging=0.8,noise=0.15,slips=0.18"
+"""What the claim's starts imitate: judgements, noisy ones, and translations with the slips that the embedded model makes."""
 
 
 @dataclass
@@ -96,6 +101,64 @@ class SSRZeroConfig(GRPOConfig):
     summary="translations scored by the model that wrote them",
     config=SSRZeroConfig,
     signal="self-judge",
+    claim=Claim(
+        statement="A model improves at translation by GRPO on nothing but the scores that it gives its own translations, as well as with an external judge.",
+        expectation="From a start that was taught to judge, noisily, held-out translations with exactly the right meaning rise by more than 10 points. From one that was "
+        "taught to give digits that say nothing, they end at least 10 points lower, on as many generated and judged tokens.",
+        arms=(
+            Arm("ssr-zero", settings={"method": "ssr-zero"}),
+            Arm("uninformative judge", settings={"method": "ssr-zero", "warm_tasks": f"{WARM_TASKS},shuffled=true"}),
+            Arm("frozen judge", settings={"method": "ssr-zero", "judge": "frozen"}),
+            Arm("truth", settings={"method": "grpo", "kl_coefficient": 0.001}),
+        ),
+        common={
+            **{
+                "model": "tiny",
+                "tasks": "translation",
+                "tasks_per_step": 16,
+                "group_size": 8,
+                "lr": 3e-4,
+                "eval_tasks": 96,
+                "eval_samples": 4,
+                "evaluate_every": 10,
+            },
+            **{"warm_tasks": WARM_TASKS, "warm_steps": 100, "warm_lr": 1.5e-3, "judge_tokens": 32, "probe": "never"},
+        },
+        experiment="etude.experiments.judged_translations:judged_translations",
+        budget="200k-tokens",
+        seeds=reported_seeds(3),
+        tests=(
+            Comparison("gain by its own scores", "ssr-zero", None, Final("pass_rate") - Final("pass_rate_first"), margin=0.1),
+            Comparison("what the scores say", "ssr-zero", "uninformative judge", Final("pass_rate"), margin=0.1),
+            Comparison("a live judge", "ssr-zero", "frozen judge", Final("pass_rate"), role="ablation"),
+            Comparison("below the truth", "truth", "ssr-zero", Final("pass_rate"), role="ablation"),
+        ),
+        preconditions=(
+            Precondition(
+                "the start can judge",
+                "ssr-zero",
+                Final("spearman_first"),
+                at_least=0.4,
+                otherwise="its scores do not follow quality, and there is nothing to learn from",
+            ),
+            Precondition(
+                "the uninformative judge cannot",
+                "uninformative judge",
+                Final("spearman_first"),
+                at_most=0.25,
+                otherwise="the control knows something after all",
+            ),
+            Precondition(
+                "room to learn",
+                "ssr-zero",
+                Final("pass_rate_first"),
+                at_least=0.1,
+                at_most=0.7,
+                otherwise="the model translates almost nothing, or almost everything",
+            ),
+        ),
+        quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "tasks_per_step": 4, "group_size": 4, "judge_probe_tasks": 2},
+    ),
 )
 class SSRZero(GRPO):
     """Differs from GRPO in the reward."""
