@@ -54,6 +54,8 @@ class PolicyOptimization(Method):
     spends: ClassVar[frozenset[str] | None] = frozenset({"tokens", "rollouts", "calls", "env-steps", "decode-steps"})
     minimum_group: ClassVar[int] = 1
     """Smallest group that the method's baseline is defined for."""
+    evaluation_seed: int = 0
+    """Seed of the random numbers that evaluations draw with."""
 
     def __init__(self, config: TrainConfig[Any], run: Run, *, policy: LanguageModel | None = None, task_set: TaskSet | None = None) -> None:
         super().__init__(config.method, run)
@@ -262,6 +264,7 @@ class PolicyOptimization(Method):
             temperature=config.evaluation.eval_temperature,
             max_new_tokens=config.sampler.max_new_tokens,
             max_turns=config.sampler.max_turns,
+            seed=self.evaluation_seed,
             ledger=self.run.ledger,
         )
 

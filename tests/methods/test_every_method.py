@@ -35,6 +35,8 @@ SMALL: dict[str, Any] = {
 }
 # A reward that splits whatever a model writes, so that there is something to learn from whether it can do the tasks or not.
 REWARD = "import zlib\n\ndef parity(task, text):\n    return {'correct': float(zlib.crc32(text.encode()) % 2)}\n"
+NEEDS: dict[str, dict[str, Any]] = {"rlccf": {"crowd": ["tiny"]}}
+"""Settings without which a method refuses to begin."""
 UNDEFINED = {"sft": {"reward/mean", "reward/std", "rollout/entropy"}}
 """Metrics that have no value for a method: imitation judges and samples nothing."""
 
@@ -52,7 +54,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A run of each method that nothing disturbed."""
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "reward.py").write_text(REWARD)
-    settings = {**SMALL, "reward": f"{folder / 'reward.py'}:parity"}
+    settings = {**SMALL, "reward": f"{folder / 'reward.py'}:parity", **NEEDS.get(request.param, {})}
     summary = etude.train(request.param, out=folder / "run", **settings)
     return Whole(request.param, folder, settings, summary)
 
@@ -87,9 +89,9 @@ def test_a_method_trains_accounts_and_exports(whole: Whole) -> None:
     assert max(moved) > 0
     assert len(AutoTokenizer.from_pretrained(run / "model")) == exported.config.vocab_size
     again = etude.evaluate(run, reward=whole.settings["reward"], samples=2, tasks_limit=4, max_new_tokens=10, max_turns=8, threads=1)
-    assert {k: v for k, v in again.metrics.items() if k in summary.after} == pytest.approx(
-        {k: v for k, v in summary.after.items() if k in again.metrics}, nan_ok=True
-    )
+    # Of several models the run's measurements are means, and the exported one in front has a score of its own.
+    after = {"eval/pass@1": summary.after["eval/tiny/pass@1"]} if "eval/tiny/pass@1" in summary.after else summary.after
+    assert {k: v for k, v in again.metrics.items() if k in after} == pytest.approx({k: v for k, v in after.items() if k in again.metrics}, nan_ok=True)
 
 
 def test_a_method_that_was_stopped_goes_on_as_if_it_had_not_been(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:

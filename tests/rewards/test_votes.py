@@ -8,7 +8,18 @@ from random import Random
 
 import pytest
 
-from etude.rewards.votes import Vote, answers_of, any_answer, effective_votes, majority, vote_metrics
+from etude.rewards.votes import (
+    Vote,
+    answers_of,
+    any_answer,
+    consistency_weights,
+    crowd_vote,
+    effective_votes,
+    majority,
+    self_consistency,
+    vote_metrics,
+    wrong_agreement,
+)
 from etude.tasks.answers import final_answer
 from etude.types import Group, Message, Segment, Task, Trajectory
 
@@ -91,3 +102,54 @@ def test_without_verdicts_nothing_is_said_of_the_truth() -> None:
 )
 def test_effective_votes(answers: list[list[str | None]], roots: list[list[int]], votes: float, correlation: float) -> None:
     assert effective_votes(answers, roots) == pytest.approx((votes, correlation))
+
+
+# Votes of several models
+
+SURE = ["1", "1", "1", "2"]
+TORN = ["3", "3", "2", None]
+ALSO_TORN = ["3", "3", "4", "5"]
+
+
+def test_self_consistency_is_the_share_of_the_most_common_answer() -> None:
+    assert [self_consistency(row) for row in (SURE, TORN, ["1"], [None, None], [])] == [0.75, 0.5, 1.0, 0.0, 0.0]
+    assert consistency_weights([SURE, TORN], power=2) == [0.5625, 0.25]
+    assert consistency_weights([SURE, [None]], power=0) == [1, 1]
+
+
+def test_one_model_that_knows_outvotes_two_that_guess() -> None:
+    rows = [SURE, TORN, ALSO_TORN]
+    vote = crowd_vote(rows, consistency_weights(rows))
+    # 1: 3 x 0.75; 2: 0.75 + 0.5; 3: 4 x 0.5; all weights: 4 x (0.75 + 0.5 + 0.5).
+    assert vote.scores == {"1": 2.25, "2": 1.25, "3": 2.0, "4": 0.5, "5": 0.5}
+    assert (vote.answer, vote.total) == ("1", 7.0)
+    assert vote.consistency == pytest.approx(2.25 / 7)
+    assert vote.margin == pytest.approx(0.25 / 7)
+    plain = crowd_vote(rows, consistency_weights(rows, power=0))
+    assert (plain.answer, plain.scores["3"], plain.total) == ("3", 4, 12)
+
+
+def test_of_equal_scores_more_attempts_win_and_then_the_first() -> None:
+    assert crowd_vote([["a"], ["b", "b"]], [1.0, 0.5]).answer == "b"
+    assert crowd_vote([["a", "b"], ["b", "a"]], [1.0, 1.0]).answer == "a"
+    # 0.1 + 0.2 and 0.3 differ in the last digit only.
+    assert crowd_vote([["a"], ["b"], ["b"], ["a", "a"]], [0.3, 0.1, 0.2, 0.0]).answer == "a"
+
+
+@pytest.mark.parametrize("rows", [[[None, None], [None]], [[], []], []])
+def test_where_nobody_answers_nobody_wins(rows: list[list[str | None]]) -> None:
+    vote = crowd_vote(rows, consistency_weights(rows))
+    assert (vote.answer, vote.consistency, vote.margin) == (None, 0, 0)
+
+
+def test_one_answer_by_everybody_leads_by_everything() -> None:
+    vote = crowd_vote([["7", "7"], ["7", "7"]], [1.0, 1.0])
+    assert (vote.answer, vote.consistency, vote.margin) == ("7", 1.0, 1.0)
+
+
+def test_agreement_on_mistakes_counts_pairs_of_wrong_attempts_of_two_models() -> None:
+    answers = [["1", "2", "2"], ["2", "3", None], ["1", "3", "3"]]
+    right = [[True, False, False], [False, False, False], [True, False, False]]
+    # Wrong: 2 2 | 2 3 | 3 3. Pairs 4 + 4 + 4; alike 2 (the twos) + 0 + 2 (the threes).
+    assert wrong_agreement(answers, right) == (4, 12)
+    assert wrong_agreement([["1"], ["1"]], [[True], [True]]) == (0, 0)

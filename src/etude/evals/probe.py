@@ -62,18 +62,26 @@ class Probe:
         self, step: int, policy: LanguageModel, params: SamplingParams, *, max_turns: int, judge: Callable[[list[Group]], None], ledger: Ledger
     ) -> Reading:
         """Try every task, and judge the attempts by the labels and by `judge`, which fills in rewards as it would in training. Costs go to `ledger`."""
+        return self.reading(step, self.attempts(policy, params, max_turns=max_turns, ledger=ledger), judge)
+
+    def attempts(self, policy: LanguageModel, params: SamplingParams, *, max_turns: int, ledger: Ledger, first: int = 0) -> list[Group]:
+        """Attempts at every task, judged by the labels. first: the number of the first attempt, so that several policies draw with random numbers of their own."""
         groups = group_rollouts(
             policy,
             self.tasks,
             self.judged,
             params,
             group_size=self.samples,
-            stream=lambda task, _place, sample: stream_key("probe", task.id, sample),
+            stream=lambda task, _place, sample: stream_key("probe", task.id, first + sample),
             max_turns=max_turns,
             ledger=ledger,
         )
+        judge_by_labels(trajectories_of(groups), self.truth)
+        return groups
+
+    def reading(self, step: int, groups: list[Group], judge: Callable[[list[Group]], object]) -> Reading:
+        """What attempts that are judged by the labels show, once `judge` has filled in their rewards."""
         attempts = trajectories_of(groups)
-        judge_by_labels(attempts, self.truth)
         verdicts = [t.rewards.get("correct", math.nan) for t in attempts]
         judge(groups)
         for attempt, verdict in zip(attempts, verdicts, strict=True):

@@ -110,16 +110,16 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def build_model(seed: int) -> LlamaForCausalLM:
-    """The untrained model, float32, with its generation settings (sample at temperature 1 until the end token)."""
+def build_model(seed: int, *, width: int = 128, layers: int = 5) -> LlamaForCausalLM:
+    """The untrained model, or one of another size, float32, with its generation settings (sample at temperature 1 until the end token)."""
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=len(build_tokenizer()),
-        hidden_size=128,
-        intermediate_size=352,
-        num_hidden_layers=5,
+        hidden_size=width,
+        intermediate_size=width * 11 // 4,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=CONTEXT,

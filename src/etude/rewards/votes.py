@@ -1,13 +1,14 @@
 """Votes: the answer that most attempts give, and what it is worth as a reward where there is no reference answer.
 
-Attempts without a final answer do not vote and are never rewarded. Answers are compared as normalised texts, as for maj@k.
+Attempts without a final answer do not vote and are never rewarded. Answers are compared as normalised texts, as for maj@k. Of several models' votes each may
+weigh by how much its model agrees with itself (`crowd_vote`).
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import eq
 from random import Random
@@ -65,6 +66,76 @@ def any_answer(answers: Sequence[str | None], rng: Random) -> Vote:
 def _won(answers: Sequence[str | None], labels: Sequence[int], winner: int) -> Vote:
     winners = tuple(label == winner for label in labels)
     return Vote(answers[winners.index(True)], sum(winners) / len(winners), winners)
+
+
+@dataclass(frozen=True)
+class CrowdVote:
+    """What several models' attempts at one task say together.
+
+    answer: the answer with the highest score, None where nobody gave one. scores: of every answer, the weights of the attempts that gave it, added up.
+    total: the weights of all attempts, those without an answer included.
+    """
+
+    answer: str | None
+    scores: Mapping[str, float]
+    total: float
+
+    @property
+    def consistency(self) -> float:
+        """The winner's share of all weights, in [0, 1]: what learning from such votes maximises. 0 where there is no winner."""
+        return self.scores[self.answer] / self.total if self.answer is not None and self.total > 0 else 0.0
+
+    @property
+    def margin(self) -> float:
+        """By how much of all weights the winner leads the next answer, in [0, 1]."""
+        first, second, *_ = [*sorted(self.scores.values(), reverse=True), 0.0, 0.0]
+        return (first - second) / self.total if self.total > 0 else 0.0
+
+
+def self_consistency(answers: Sequence[str | None]) -> float:
+    """Share of one model's attempts at a task that give its most common answer, in [0, 1]. Attempts without an answer count, but do not agree."""
+    counts = Counter(a for a in answers if a is not None)
+    return max(counts.values(), default=0) / len(answers) if answers else 0.0
+
+
+def consistency_weights(answers: Sequence[Sequence[str | None]], *, power: float = 1.0) -> list[float]:
+    """The weight of each model's votes on one task: its self-consistency (RLCCF, arXiv:2508.12338), to a power. One row of answers a model.
+
+    A model that knows agrees with itself and one that guesses does not, so that a specialist can outvote a majority of guessers. The power says how much of that
+    is taken into account: with 0 all votes weigh alike.
+    """
+    return [self_consistency(row) ** power for row in answers]
+
+
+def crowd_vote(answers: Sequence[Sequence[str | None]], weights: Sequence[float]) -> CrowdVote:
+    """The answer with the highest score, where every attempt votes with the weight of the model that made it. One row of answers, and one weight, a model.
+
+    Of equal scores the answer that more attempts gave wins, then the one that was given first. None does not vote and cannot win.
+    """
+    scores: dict[str, float] = {}
+    counts: Counter[str] = Counter()
+    for row, weight in zip(answers, weights, strict=True):
+        for answer in row:
+            if answer is not None:
+                scores[answer] = scores.get(answer, 0.0) + weight
+                counts[answer] += 1
+    # `max` keeps the first of equals. Sums of the same weights in another order may differ in their last digits.
+    winner = max(scores, key=lambda a: (round(scores[a], 9), counts[a]), default=None)
+    return CrowdVote(winner, scores, sum(w * len(row) for row, w in zip(answers, weights, strict=True)))
+
+
+def wrong_agreement(answers: Sequence[Sequence[str | None]], right: Sequence[Sequence[bool]]) -> tuple[int, int]:
+    """How alike the mistakes of several models at one task are: pairs of wrong attempts of two different models that give the same answer, and all such pairs.
+
+    One row a model, one column an attempt. Attempts without an answer are no part of it.
+    """
+    wrong = [Counter(a for a, r in zip(row, verdicts, strict=True) if a is not None and not r) for row, verdicts in zip(answers, right, strict=True)]
+    same = pairs = 0
+    for i, one in enumerate(wrong):
+        for other in wrong[:i]:
+            same += sum(count * other[answer] for answer, count in one.items())
+            pairs += one.total() * other.total()
+    return same, pairs
 
 
 def vote_metrics(groups: Sequence[Group], votes: Sequence[Vote]) -> Metrics:

@@ -20,6 +20,7 @@ _FAMILIES = {
     "calculator": "calculator:Calculator",
     "translation": "translation:Translation",
     "translation-judging": "translation_judging:TranslationJudging",
+    "commands": "commands:Commands",
 }
 
 
