@@ -35,7 +35,8 @@ SMALL: dict[str, Any] = {
 }
 # A reward that splits whatever a model writes, so that there is something to learn from whether it can do the tasks or not.
 REWARD = "import zlib\n\ndef parity(task, text):\n    return {'correct': float(zlib.crc32(text.encode()) % 2)}\n"
-UNDEFINED = {"sft": {"reward/mean", "reward/std", "rollout/entropy"}}
+NO_ROLLOUTS = {"reward/mean", "reward/std", "rollout/entropy"}
+UNDEFINED = {"sft": NO_ROLLOUTS, "otr": NO_ROLLOUTS}
 """Metrics that have no value for a method: imitation judges and samples nothing."""
 
 
