@@ -135,7 +135,7 @@ def test_what_is_measured() -> None:
     assert found["nll"] == pytest.approx(-(math.log(0.3) + math.log(0.004)) / 2)
     assert found["hit_rate"] == pytest.approx((0.3 + 0.004) / 2)
     assert found["weight"] == pytest.approx(1.5 * (0.3 + 0.004) / 2)
-    assert 1.5 * 0.004 < DEAD
+    assert DEAD > 1.5 * 0.004
     assert found["dead"] == 0.5
     assert found["entropy"] == pytest.approx(-sum(p * math.log(p) for row in rows for p in row) / 2)
     assert found["miss_share"] == 0

@@ -40,7 +40,10 @@ class Look(NamedTuple):
 
 @torch.no_grad()
 def look(logits_NV: Tensor, targets_N: Tensor, *, temperature: float = 1.0, uniforms_NK: Tensor | None = None) -> Look:
-    """Look at the policy softmax(logits) and at q = softmax(logits / temperature), a few rows at a time. uniforms_NK: numbers in [0, 1), each of which draws a candidate from q."""
+    """Look at the policy softmax(logits) and at q = softmax(logits / temperature), a few rows at a time.
+
+    uniforms_NK: numbers in [0, 1), each of which draws a candidate from q.
+    """
     parts: list[Look] = []
     for block in row_blocks(logits_NV):
         logits, targets = logits_NV[block], targets_N[block, None]

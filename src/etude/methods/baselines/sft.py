@@ -23,7 +23,6 @@ from etude.objectives import Aggregation, Objective, SupervisedObjective
 from etude.tasks.noise import NoiseKind, with_another, with_wrong_tokens
 from etude.types import Group, Metrics, Segment, Task, Trajectory, mean, trajectories_of
 
-
 NOISE_FROM = 64
 """Training demonstrations that noise takes its wrong texts and tokens from."""
 
