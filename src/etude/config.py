@@ -84,6 +84,8 @@ class EvaluationConfig:
     """Temperature of evaluation samples."""
     eval_kl: bool = True
     """Measure how far the policy has moved from its starting weights; keeps a copy of them (with LoRA: none needed)."""
+    retention_tasks: tuple[str, ...] = ()
+    """Further task sets, none of them trained on, whose pass@1 is measured at every evaluation, in the same way: what the run forgets."""
 
 
 @dataclass

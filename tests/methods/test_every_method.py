@@ -37,7 +37,8 @@ SMALL: dict[str, Any] = {
 REWARD = "import zlib\n\ndef parity(task, text):\n    return {'correct': float(zlib.crc32(text.encode()) % 2)}\n"
 NEEDS: dict[str, dict[str, Any]] = {"rlccf": {"crowd": ["tiny"]}}
 """Settings without which a method refuses to begin."""
-UNDEFINED = {"sft": {"reward/mean", "reward/std", "rollout/entropy"}}
+NO_ROLLOUTS = {"reward/mean", "reward/std", "rollout/entropy"}
+UNDEFINED = {"sft": NO_ROLLOUTS, "otr": NO_ROLLOUTS}
 """Metrics that have no value for a method: imitation judges and samples nothing."""
 
 

@@ -25,7 +25,7 @@ from etude.models.packing import PackedBatch, micro_batches, pack_flat, pack_row
 from etude.models.precision import LossScale, OptimisedWeights
 from etude.models.schedule import check_schedule, rate_factor
 from etude.models.trainable import check_trainable
-from etude.objectives import Objective, TokenBatch, token_weights
+from etude.objectives import Objective, TokenBatch, TokenLogits, token_weights
 from etude.types import Metrics, Trajectory
 
 LOGITS_BYTES = 2**28
@@ -64,6 +64,8 @@ class Learner:
         self.total_steps = total_steps
         self.steps = 0
         """The step of the loop that comes next, from 0: one more than the last update's."""
+        self._now = (0, 0)
+        """The step of the loop and the optimiser step in it that is being computed."""
         self.budget = config.micro_batch_tokens or self._default_budget()
         _switch_off_dropout(model)
         model.eval()
@@ -99,6 +101,7 @@ class Learner:
         results: list[Metrics] = []
         for number in range(self.config.epochs * count):
             self._set_rate(step, number, self.config.epochs * count)
+            self._now = (step, number)
             results.append(self._optimise(parts[number % count], objective, old, reference))
         self.steps = step + 1
         names = sorted({name for r in results for name in r})
@@ -234,6 +237,8 @@ class Learner:
             tokens=sum(t.trained_length for t in trajectories),
             reference_logprobs=given([v for t in members for v in reference[id(t)]]) if reference else None,
             entropies=entropies,
+            logits=TokenLogits(logits, packed.targets, packed.owner, packed.place),
+            names=[(*self._now, i) for i in packed.members],
         )
 
     # Looking
