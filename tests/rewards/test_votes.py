@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from etude.rewards.votes import Vote, answers_of, any_answer, effective_votes, majority, vote_metrics
+from etude.rewards.votes import Vote, answers_of, any_answer, effective_votes, majority, verified_majority, vote_metrics
 from etude.tasks.answers import final_answer
 from etude.types import Group, Message, Segment, Task, Trajectory
 
@@ -91,3 +91,31 @@ def test_without_verdicts_nothing_is_said_of_the_truth() -> None:
 )
 def test_effective_votes(answers: list[list[str | None]], roots: list[list[int]], votes: float, correlation: float) -> None:
     assert effective_votes(answers, roots) == pytest.approx((votes, correlation))
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdicts", "winner"),
+    [
+        # a: 3 (2+0)/(3+4) = 0.857. b: 1 (2+1)/(1+4) = 0.6: one that is stood by does not beat three that are not.
+        ("aaab", (0, 0, 0, 1), "a"),
+        # b: 2 (2+2)/(2+4) = 1.333.
+        ("aaabb", (0, 0, 0, 1, 1), "b"),
+        # a: 2 (2+1)/(2+4) = 1. b: 2 (2+1)/(2+4) = 1: the first.
+        ("abba", (1, 0, 1, 0), "a"),
+        ("baab", (1, 0, 1, 0), "b"),
+        # Without any verdict, or with all, the majority.
+        ("abb", (0, 0, 0), "b"),
+        ("abb", (1, 1, 1), "b"),
+    ],
+)
+def test_votes_that_their_authors_stand_by_count_for_more(answers: str, verdicts: tuple[int, ...], winner: str) -> None:
+    vote = verified_majority(list(answers), [bool(v) for v in verdicts])
+    assert vote.answer == winner
+    assert vote.winners == tuple(a == winner for a in answers)
+
+
+def test_a_stronger_prior_trusts_verdicts_less_and_nobody_elects_nothing() -> None:
+    # b: 2 (20+2)/(2+40) = 1.048; a: 3 (20+0)/(3+40) = 1.395.
+    assert verified_majority(list("aaabb"), [False, False, False, True, True], strength=20).answer == "a"
+    assert verified_majority([None, "a"], [True, False]).answer == "a"
+    assert verified_majority([None], [True]) == Vote(None, 0.0, (False,))
