@@ -22,7 +22,7 @@ import torch
 from annotated_types import Ge
 
 from etude.advantages import assign_tokens, group_relative_returns, returns_to_go, rewards_with_kl, whiten, whiten_tokens
-from etude.claim import Arm, Claim, Comparison, Precondition
+from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds, room_to_learn
 from etude.config import Count, NonNegative
 from etude.errors import InputError
 from etude.evals.evaluate import Evaluation
@@ -92,23 +92,43 @@ class RISEConfig(GRPOConfig):
     claim=Claim(
         statement="Rewards for answers leave a model a poor judge of its own solutions. Training it in the same step to give them the verifier's scores makes it a good "
         "judge, and no worse at solving.",
-        expectation="PLACEHOLDER",
+        expectation="From a model that rates its own solutions hardly better than chance, on the same number of generated tokens, verifications counted, the balanced "
+        "accuracy of its ratings ends more than 10 points above that of a model trained on solutions alone, and held-out pass@1 at most 5 points below. With the "
+        "scores exchanged between solutions it ends more than 10 points lower.",
         arms=(
             Arm("rise", settings={"method": "rise"}),
             Arm("plain RL", "rise", {"method": "rise", "verify_share": 0.0}),
             Arm("permuted truths", "rise", {"method": "rise", "permute_truths": True}),
         ),
-        common={"tasks": "arithmetic"},
+        common={
+            "tasks": "arithmetic",
+            "warm_tasks": "rating:honest=0.4,solving=0.25,slips=0.2",
+            "warm_steps": 60,
+            "warm_lr": 2e-3,
+            "lr": 3e-4,
+            "tasks_per_step": 8,
+            "verify_share": 1.0,
+            "verify_tokens": 32,
+            "balance_classes": True,
+            "eval_tasks": 96,
+            "eval_samples": 4,
+            "evaluate_every": 20,
+        },
         experiment="etude.experiments.imitate_first:imitate_first",
-        budget="100k-tokens",
+        budget="60k-tokens",
         tests=(
             Comparison("judging its own solutions", "rise", "plain RL", AtBudget("eval/verify_balanced"), margin=0.1),
-            Comparison("solving is kept", "rise", "plain RL", AtBudget("eval/pass@1"), margin=-0.03),
-            Comparison("the truths", "rise", "permuted truths", AtBudget("eval/verify_balanced"), margin=0.1, role="ablation"),
+            Comparison("solving is kept", "rise", "plain RL", AtBudget("eval/pass@1"), margin=-0.05),
+            Comparison("the scores", "rise", "permuted truths", AtBudget("eval/verify_balanced"), margin=0.1, role="ablation"),
+            Comparison("the vote with ratings", "rise", None, AtBudget("eval/weighted_maj@4") - AtBudget("eval/maj@4"), role="ablation"),
         ),
         preconditions=(
-            Precondition("a poor judge to begin with", "rise", First("eval/verify_balanced"), at_most=0.62, otherwise="it judges well before it is taught to"),
+            room_to_learn("rise"),
+            Precondition("a poor judge to begin with", "rise", First("eval/verify_balanced"), at_most=0.7, otherwise="it judges well before it is taught to"),
         ),
+        seeds=reported_seeds(3),
+        plot="eval/verify_balanced",
+        quick={"warm_steps": 2, "warm_tasks_per_step": 8, "tasks_per_step": 2, "group_size": 4, "eval_tasks": 8, "evaluate_every": 1},
     ),
 )
 class RISE(GRPO):

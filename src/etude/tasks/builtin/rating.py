@@ -19,9 +19,9 @@ MOST_TRIES = 200
 
 
 class Rating(Arithmetic):
-    """'rate: compute 9*8+19' and below it '9*8=72', '72+19=90', 'answer: 90' -> '9*8=72', '72+19=91', 'answer: -0.5': the right answer scores 1, another -0.5, none -1.
+    """'rate: compute 9*8+19' and below it '9*8=72', '72+19=90', 'answer: 90' -> '9*8=72', '72+19=91', '91, 90', 'answer: -0.5'. A right answer scores 1, another -0.5, none -1.
 
-    Expressions and difficulty are those of `arithmetic`. right: share of solutions that are right; unanswered: share that state no answer; the rest are wrong.
+    The line before the rating sets the answer that was worked out beside the one that was stated. Expressions and difficulty are those of `arithmetic`. right: share of solutions that are right; unanswered: share that state no answer; the rest are wrong.
     honest: share of demonstrations that work the expression out and compare; the others guess at once, between right and wrong alike.
     solving: share of tasks that ask for a solution as `arithmetic` does, so that imitation of this family keeps that too.
     """
@@ -48,8 +48,9 @@ class Rating(Arithmetic):
             if not 0 <= share <= 1:
                 raise InputError(f"{name} is {share:g}; expected a share in [0, 1]")
         self.right, self.unanswered, self.honest, self.solving = right, unanswered, honest, solving
-        # A rating is up to four tokens where the number of a solution is `limit` at most.
-        self.max_new_tokens += max(0, 4 - len(str(limit)))
+        # Beyond a solution's: a rating of four tokens instead of a number, and the line that compares two numbers.
+        digits = len(str(limit))
+        self.max_new_tokens += max(0, 4 - digits) + 2 * digits + 2
 
     def draw(self, random: Random) -> Problem:
         expression = self.expression(random)
@@ -74,6 +75,7 @@ class Rating(Arithmetic):
         if random.random() >= self.honest:
             return [], f"{random.choice(SCALE.values[:2]):g}"
         stated = final_answer(task.prompt)
+        lines.append(f"{value}, {stated or 'error'}")
         return lines, f"{SCALE.outcome(float(same_answer(stated, value)), answered=stated is not None):g}"
 
 
