@@ -124,7 +124,14 @@ class RISEConfig(GRPOConfig):
         ),
         preconditions=(
             room_to_learn("rise"),
-            Precondition("a poor judge to begin with", "rise", First("eval/verify_balanced"), at_most=0.7, otherwise="it judges well before it is taught to"),
+            Precondition(
+                "a poor judge to begin with",
+                "rise",
+                First("eval/verify_balanced"),
+                at_least=0.4,
+                at_most=0.7,
+                otherwise="it judges well before it is taught to, or does not know the form",
+            ),
         ),
         seeds=reported_seeds(3),
         plot="eval/verify_balanced",

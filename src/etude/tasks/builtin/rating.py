@@ -19,9 +19,11 @@ MOST_TRIES = 200
 
 
 class Rating(Arithmetic):
-    """'rate: compute 9*8+19' and below it '9*8=72', '72+19=90', 'answer: 90' -> '9*8=72', '72+19=91', '91, 90', 'answer: -0.5'. A right answer scores 1, another -0.5, none -1.
+    """'rate: compute 9*8+19' and below it '9*8=72', '72+19=90', 'answer: 90' -> '9*8=72', '72+19=91', '91, 90', 'answer: -0.5'.
 
-    The line before the rating sets the answer that was worked out beside the one that was stated. Expressions and difficulty are those of `arithmetic`. right: share of solutions that are right; unanswered: share that state no answer; the rest are wrong.
+    A solution with the right answer scores 1, one with another -0.5, one without -1. The line before the rating sets the answer that was worked out beside the one
+    that was stated. Expressions and difficulty are those of `arithmetic`.
+    right: share of solutions that are right; unanswered: share that state no answer; the rest are wrong.
     honest: share of demonstrations that work the expression out and compare; the others guess at once, between right and wrong alike.
     solving: share of tasks that ask for a solution as `arithmetic` does, so that imitation of this family keeps that too.
     """
