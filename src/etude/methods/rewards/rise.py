@@ -102,9 +102,9 @@ class RISEConfig(GRPOConfig):
         ),
         common={
             "tasks": "arithmetic",
-            "warm_tasks": "rating:honest=0.4,solving=0.25,slips=0.2",
+            "warm_tasks": "rating:honest=0.4,solving=0.3,slips=0.2",
             "warm_steps": 60,
-            "warm_lr": 2e-3,
+            "warm_lr": 1e-3,
             "lr": 3e-4,
             "tasks_per_step": 8,
             "verify_share": 1.0,
@@ -115,7 +115,7 @@ class RISEConfig(GRPOConfig):
             "evaluate_every": 20,
         },
         experiment="etude.experiments.imitate_first:imitate_first",
-        budget="60k-tokens",
+        budget="45k-tokens",
         tests=(
             Comparison("judging its own solutions", "rise", "plain RL", AtBudget("eval/verify_balanced"), margin=0.1),
             Comparison("solving is kept", "rise", "plain RL", AtBudget("eval/pass@1"), margin=-0.05),
@@ -133,6 +133,9 @@ class RISEConfig(GRPOConfig):
                 otherwise="it judges well before it is taught to, or does not know the form",
             ),
         ),
+        tried="The start, on seed 0. After 60 steps of imitation at 1e-3 with 30 % honest demonstrations, which did not set the two answers side by side yet, pass@1 was "
+        "42.2 % and balanced accuracy 47.8 %: an honest check was worth no more than a guess. 42k tokens of RISE with 8 solutions to verify for 16 tasks a step then gave "
+        "75.3 % and 51.0 %, and verifications grew shorter (10.5 to 8.1 tokens): guesses drove the checks out.",
         seeds=reported_seeds(3),
         plot="eval/verify_balanced",
         quick={"warm_steps": 2, "warm_tasks_per_step": 8, "tasks_per_step": 2, "group_size": 4, "eval_tasks": 8, "evaluate_every": 1},
