@@ -77,8 +77,8 @@ def test_a_method_trains_accounts_and_exports(whole: Whole) -> None:
         assert (last["rollouts"], last["generated_tokens"]) == (0, 0)
     else:
         assert last["rollouts"] >= 3 * 2 * 4
-        # Two whole groups a step, where groups are of a fixed size; of a tree the method says how many attempts it gives.
-        assert last["rollouts"] % {"group": 8, "tree": 2}.get(get_method(slug).card.rollouts, 1) == 0
+        # Two whole groups a step, where groups are of a fixed size, and more of them that follow up; of a tree the method says how many attempts it gives.
+        assert last["rollouts"] % {"group": 8, "follow-up": 4, "tree": 2}.get(get_method(slug).card.rollouts, 1) == 0
         assert last["rollouts"] <= last["generated_tokens"] <= 10 * last["rollouts"]
         assert {role: calls for role, calls in last["model_calls"].items() if role != "judge"} == {"policy": last["rollouts"]}
 

@@ -195,7 +195,8 @@ class LanguageModel:
             self.tokenizer.save_pretrained(folder)
 
     def _template(self, messages: Sequence[Message]) -> list[int]:
-        return list(self.tokenizer(self._template_text(messages, generation=True), add_special_tokens=False)["input_ids"])
+        # Whoever asks looks at the length; the tokenizer's own warning of it would come in the middle of the live table.
+        return list(self.tokenizer(self._template_text(messages, generation=True), add_special_tokens=False, verbose=False)["input_ids"])
 
     def _template_text(self, messages: Sequence[Message], *, generation: bool) -> str:
         turns = [{"role": m.role, "content": m.content} for m in messages]

@@ -21,6 +21,7 @@ _FAMILIES = {
     "translation": "translation:Translation",
     "translation-judging": "translation_judging:TranslationJudging",
     "commands": "commands:Commands",
+    "rating": "rating:Rating",
 }
 
 
