@@ -1,6 +1,6 @@
 """What the optimiser minimises: pure functions of log-probabilities, and the objectives composed of them."""
 
-from etude.objectives.batch import Aggregation, Objective, Statistics, TokenBatch, masked, token_weights
+from etude.objectives.batch import Aggregation, Objective, Statistics, TokenBatch, masked, summed_weights, token_weights
 from etude.objectives.divergence import k1, k2, k3, k3_plus
 from etude.objectives.policy import AdaptiveEntropy, PolicyObjective, ppo_surrogate
 from etude.objectives.preference import PreferenceObjective, dpo_loss
@@ -40,6 +40,7 @@ __all__ = [
     "sequence_product",
     "sequence_ratio",
     "sequence_weight",
+    "summed_weights",
     "token_ratio",
     "token_weights",
     "truncated_weight",
