@@ -247,7 +247,17 @@ class Run:
 
     def discard(self) -> None:
         """Remove what the run wrote, and the folder if nothing else is in it: for a run whose input was refused before it began."""
-        for name in ("config.yaml", "environment.json", "trajectories.jsonl", "trees.jsonl", "probe.jsonl", "samples.jsonl", "rewrites.jsonl", "mlflow.json", ".lock"):
+        for name in (
+            "config.yaml",
+            "environment.json",
+            "trajectories.jsonl",
+            "trees.jsonl",
+            "probe.jsonl",
+            "samples.jsonl",
+            "rewrites.jsonl",
+            "mlflow.json",
+            ".lock",
+        ):
             (self.folder / name).unlink(missing_ok=True)
         for name in ("tensorboard", "wandb"):
             shutil.rmtree(self.folder / name, ignore_errors=True)

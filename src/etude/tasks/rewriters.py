@@ -78,7 +78,9 @@ class FunctionRewriter:
         try:
             given = self._function(shown)
         except Exception as error:
-            raise InputError(f"--rewriter {self.name} failed on task {task.id!r}: {describe(error)} ({where(error, self._file)}); expected {EXPECTED}") from error
+            raise InputError(
+                f"--rewriter {self.name} failed on task {task.id!r}: {describe(error)} ({where(error, self._file)}); expected {EXPECTED}"
+            ) from error
         if given is None:
             self._kept.add([(task, None)])
             return None

@@ -20,11 +20,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt
 
-from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition
 from etude.config import AtLeastOne, NonNegative, Share
 from etude.errors import InputError
 from etude.evals.evaluate import evaluate
-from etude.evals.measures import Final
 from etude.memory import Curriculum, PairedCurriculum, RoundsCurriculum, UniformCurriculum
 from etude.method import State, register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
@@ -37,7 +35,7 @@ from etude.objectives import Aggregation
 from etude.rewards.linked_votes import Labelling, LinkedVotes, crossed, linked_metrics, matches, own, pooled
 from etude.rewards.votes import answers_of
 from etude.tasks.rewriters import FieldRewriter, FunctionRewriter, RewriteCache, Rewriter, RuleRewriter, automatic
-from etude.tasks.twins import PAIR, is_twin, paired, twin_of, without_twin
+from etude.tasks.twins import is_twin, paired, twin_of, without_twin
 from etude.tasks.unlabelled import PartlyLabelled
 from etude.types import Group, Metrics, Task, Trajectory
 
@@ -114,7 +112,9 @@ class CoReward(GRPO):
         if isinstance(self.task_set, PartlyLabelled):
             missing = [task for task in (self.task_set.train_task(self.run.seed, i) for i in range(LOOKED_AT)) if task.answer is None]
             if missing:
-                raise InputError(f"--label truth rewards right answers, and task {missing[0].id!r} has none to compare with; add answers, or choose another --label")
+                raise InputError(
+                    f"--label truth rewards right answers, and task {missing[0].id!r} has none to compare with; add answers, or choose another --label"
+                )
 
     # Pairs
 
