@@ -74,7 +74,7 @@ def test_a_local_model_writes_the_same_whenever_it_is_asked_and_is_counted(monke
 
 def test_a_model_that_cannot_read_the_request_is_refused() -> None:
     write = local_writer(LanguageModel.load("tiny", device="cpu"), SamplingParams(8), seed=5)
-    with pytest.raises(InputError, match="request to rewrite task 't0' has .* tokens, but tiny reads 256"):
+    with pytest.raises(InputError, match=r"request to rewrite task 't0' has .* tokens, but tiny reads 256"):
         write(TASKS, Ledger())
 
 

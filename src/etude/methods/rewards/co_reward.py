@@ -23,17 +23,20 @@ from annotated_types import Gt
 from etude.config import AtLeastOne, NonNegative, Share
 from etude.errors import InputError
 from etude.evals.evaluate import evaluate
+from etude.ledger import Ledger
 from etude.memory import Curriculum, PairedCurriculum, RoundsCurriculum, UniformCurriculum
 from etude.method import State, register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
+from etude.models.averaged import AveragedModel, annealed
 from etude.models.endpoint import Endpoint
 from etude.models.language import LanguageModel
 from etude.models.learner import SUMMAND
-from etude.models.rewriting import endpoint_writer, local_writer, rewrite_once
+from etude.models.rewriting import Writer, endpoint_writer, local_writer, rewrite_once
 from etude.models.sampling import SamplingParams
 from etude.objectives import Aggregation
 from etude.rewards.linked_votes import Labelling, LinkedVotes, crossed, linked_metrics, matches, own, pooled
-from etude.rewards.votes import answers_of
+from etude.rewards.votes import answers_of, majority
+from etude.rollouts import group_rollouts
 from etude.tasks.rewriters import FieldRewriter, FunctionRewriter, RewriteCache, Rewriter, RuleRewriter, automatic
 from etude.tasks.twins import is_twin, paired, twin_of, without_twin
 from etude.tasks.unlabelled import PartlyLabelled
@@ -54,8 +57,8 @@ class CoRewardConfig(GRPOConfig):
     """Bound on the loss of bad tokens whose ratio grew large, in advantages (0: none; 3 is usual)."""
     kl_coefficient: NonNegative = 0.005
     """Weight of the divergence from the starting policy in the loss."""
-    label: Literal["crossed", "own", "pooled", "truth"] = "crossed"
-    """Whose vote is the label: the other wording's, each one's own, that of both together; or, as a ceiling, the verdict of the tasks."""
+    label: Literal["crossed", "own", "pooled", "teacher", "truth"] = "crossed"
+    """Whose vote is the label: the other wording's, each one's own, that of both, that of a slow average of the policy; or, as a ceiling, the tasks' verdict."""
     rewriter: str = "auto"
     """Who puts questions in other words: `rules`, `words`, `field`, `file.py:function`, `self`, a model's folder or an endpoint; `auto`: a field `twin`, else rules."""
     twins: Literal["rewrite", "copy"] = "rewrite"
@@ -70,6 +73,10 @@ class CoRewardConfig(GRPOConfig):
     """Temperature of rewriting by a model."""
     rewrite_top_p: Annotated[float, Gt(0)] = 0.8
     """The same for its nucleus."""
+    teacher_rate: Share = 0.01
+    """With `--label teacher`: how far the average moves towards the policy in the first step; falls along a cosine."""
+    teacher_last_rate: Share = 1e-5
+    """The same in the last step."""
     answer_alarm: Share = 0.5
     """Warn when one answer is given to everything: how far its share has to be on the way from what is usual to all (1: never)."""
     eval_twins: bool = False
@@ -95,9 +102,12 @@ class CoReward(GRPO):
         self.kept = RewriteCache(self.run.folder / "rewrites.jsonl")
         self.usual_answer: float | None = None
         self.alarmed = False
+        self.teacher: AveragedModel | None = None
         super().setup()
         if self.config.label == "truth":
             self.require_answers()
+        if self.config.label == "teacher":
+            self.teacher = AveragedModel(self.policy, slots=self.config.sampler.slots)
         if self.config.eval_twins:
             self.held_out_twins = [twin_of(task) for task in self.rewritten(self.held_out)]
             if not self.held_out_twins:
@@ -147,7 +157,7 @@ class CoReward(GRPO):
             return FieldRewriter()
         return FunctionRewriter.load(spec, self.kept) if ".py:" in spec else RuleRewriter(words=spec == "words")
 
-    def writer(self, spec: str):
+    def writer(self, spec: str) -> Writer:
         """What writes for `--rewriter`: the policy as it starts, another model, or an endpoint."""
         config = self.config
         params = SamplingParams(config.rewrite_tokens, temperature=config.rewrite_temperature, top_p=config.rewrite_top_p)
@@ -226,9 +236,13 @@ class CoReward(GRPO):
                 if self.config.label != "truth":
                     trajectory.reward = float("nan")
         labelling = LABELLINGS.get(self.config.label, own)
-        for first, second in paired(groups):
+        pairs = paired(groups)
+        taught = self.taught(pairs) if self.teacher is not None else {}
+        for first, second in pairs:
             answers = self.answers(first), self.answers(second)
             linked = labelling(*answers, self.run.rng(self.run.step, "vote", first.key))
+            if taught:
+                linked = replace(linked, labels=(taught[first.key], taught[second.key]))
             first.tags["linked"] = linked
             if self.config.label == "truth":
                 continue
@@ -236,6 +250,24 @@ class CoReward(GRPO):
                 group.tags["label"] = label
                 for trajectory, reward in zip(group.trajectories, matches(row, label), strict=True):
                     trajectory.rewards["agreement"] = trajectory.reward = reward
+
+    def taught(self, pairs: Sequence[tuple[Group, Group]]) -> dict[str, str | None]:
+        """By group, the answer that most of the teacher's own attempts at its question give; as many attempts as there are for a group."""
+        assert self.teacher is not None
+        spent = Ledger()
+        groups = group_rollouts(
+            self.teacher.model,
+            [group.trajectories[0].task for pair in pairs for group in pair],
+            self.task_set,
+            self.params,
+            group_size=self.config.group_size,
+            stream=lambda task, place, sample: self.run.stream(self.run.step, "teacher", place, task.id, sample),
+            max_turns=self.max_turns,
+            ledger=spent,
+        )
+        spent.model_calls = {"teacher": spent.calls}
+        self.run.ledger.restore(self.run.ledger + spent)
+        return {group.key: majority(self.answers(group), self.run.rng(self.run.step, "teacher's vote", group.key)).answer for group in groups}
 
     def one_answer(self, share: float, pairs: int) -> float:
         """How far the most common answer's share is on the way from what is usual to all, in [0, 1]; warns once above `answer_alarm`.
@@ -262,6 +294,13 @@ class CoReward(GRPO):
         """Both wordings of a pair stay in one mini-batch."""
         return [[*first.trajectories, *second.trajectories] for first, second in paired(groups)]
 
+    def update(self, groups: Sequence[Group]) -> Metrics:
+        if self.teacher is None:
+            return super().update(groups)
+        rate = annealed(self.config.teacher_rate, self.config.teacher_last_rate, self.run.progress)
+        self.teacher.follow(rate)
+        return super().update(groups) | {"teacher/rate": rate}
+
     # Measuring and saving
 
     def evaluate(self) -> Metrics:
@@ -284,8 +323,12 @@ class CoReward(GRPO):
     def state(self) -> State:
         state = super().state()
         state.plain["usual_answer"] = self.usual_answer
+        if self.teacher is not None:
+            state.tensors |= {f"teacher.{name}": value for name, value in self.teacher.state().items()}
         return state
 
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.usual_answer = state.plain["usual_answer"]
+        if self.teacher is not None:
+            self.teacher.load_state({name.removeprefix("teacher."): value for name, value in state.tensors.items() if name.startswith("teacher.")})
