@@ -56,18 +56,18 @@ def rewards(groups: Sequence[Group]) -> list[list[float]]:
     ("label", "first", "second"),
     [
         ("crossed", [1, 0, 0, 0], [0, 0, 0, 1]),
-        ("own", [0, 1, 1, 0], [1, 1, 0, 0]),
-        ("pooled", [1, 0, 0, 0], [1, 1, 0, 0]),
-        ("truth", [1, 0, 0, 0], [1, 1, 0, 0]),
+        ("own", [0, 1, 1, 0], [1, 1, 1, 0]),
+        ("pooled", [1, 0, 0, 0], [1, 1, 1, 0]),
+        ("truth", [1, 0, 0, 0], [1, 1, 1, 0]),
     ],
 )
 def test_whose_vote_is_the_label(tmp_path: Path, label: str, first: list[float], second: list[float]) -> None:
-    # The first wording is wrong alike twice, the second right twice and once wrong like the first.
+    # The first wording is wrong alike twice, the second right three times and once wrong like the first.
     method = ready(tmp_path, label=label)
-    groups = answered(method, ["right", "0", "0", ""], ["right", "right", "", "0"])
+    groups = answered(method, ["right", "0", "0", ""], ["right", "right", "right", "0"])
     method.judge(groups[::-1])
     assert rewards(groups) == [first, second]
-    assert [t.rewards["correct"] for t in trajectories_of(groups)] == [1, 0, 0, 0, 1, 1, 0, 0]
+    assert [t.rewards["correct"] for t in trajectories_of(groups)] == [1, 0, 0, 0, 1, 1, 1, 0]
 
 
 def test_where_the_wordings_answer_differently_nobody_learns_and_each_group_is_normalised_by_itself(tmp_path: Path) -> None:
@@ -76,15 +76,14 @@ def test_where_the_wordings_answer_differently_nobody_learns_and_each_group_is_n
     split = answered(method, ["7", "7", "7", "7"], ["8", "8", "8", "8"])
     method.judge(split)
     assert rewards(split) == [[0] * 4, [0] * 4]
-    # The first group earns 1 0 0 0, the second 1 1 0 0: in the first the hit is worth (1 - 1/4) / (1/2), in the second (1 - 1/2) / sqrt(1/3).
-    groups = answered(method, ["right", "7", "7", ""], ["right", "right", "7", "7"])
-    groups[0].trajectories[1].segments[0].text = "answer: 9"
+    # The first group earns 1 1 0 0, the second 1 1 1 0: a hit is worth (1 - 1/2) / sqrt(1/3) in the first and (1 - 3/4) / (1/2) in the second.
+    groups = answered(method, ["right", "right", "9", ""], ["right", "right", "right", "9"])
     method.judge(groups)
-    assert rewards(groups) == [[1, 0, 0, 0], [1, 1, 0, 0]]
+    assert rewards(groups) == [[1, 1, 0, 0], [1, 1, 1, 0]]
     assert method.credit([*split, *groups])["signal/degenerate"] == 0.5
     advantages = [[t.segments[0].advantages[0] for t in g.trajectories] for g in groups]
-    assert advantages[0] == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-4)
-    assert advantages[1] == pytest.approx([0.866, 0.866, -0.866, -0.866], abs=1e-3)
+    assert advantages[0] == pytest.approx([0.866, 0.866, -0.866, -0.866], abs=1e-3)
+    assert advantages[1] == pytest.approx([0.5, 0.5, 0.5, -1.5], abs=1e-4)
     assert all(t.segments[0].advantages == [0, 0] for t in trajectories_of(split))
 
 
@@ -169,7 +168,7 @@ def test_lines_with_their_own_twin_need_no_answer(tmp_path: Path) -> None:
     summary = etude.train("co-reward", out=tmp_path / "run", tasks=str(tmp_path / "sums.jsonl"), rewriter="field", eval_twins=True, **RUN)
     assert summary.step == 2
     assert 0 <= summary.after["eval/both_pass@1"] <= 1
-    with pytest.raises(InputError, match="--label truth rewards right answers, and task .* has none"):
+    with pytest.raises(InputError, match=r"--label truth rewards right answers, and task .* has none"):
         etude.train("co-reward", out=tmp_path / "none", tasks=str(tmp_path / "sums.jsonl"), rewriter="field", label="truth", **RUN)
 
 

@@ -20,9 +20,11 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt
 
+from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import AtLeastOne, NonNegative, Share
 from etude.errors import InputError
 from etude.evals.evaluate import evaluate
+from etude.evals.measures import Final
 from etude.ledger import Ledger
 from etude.memory import Curriculum, PairedCurriculum, RoundsCurriculum, UniformCurriculum
 from etude.method import State, register
@@ -92,6 +94,63 @@ class CoRewardConfig(GRPOConfig):
     summary="the majority's answer to another wording of the question is the label",
     config=CoRewardConfig,
     signal="agreement",
+    claim=Claim(
+        statement="Taking the majority's answer to a paraphrase of the question as the label trains without answers, keeps labels right where a majority that judges "
+        "itself makes them worse, and comes close to training on the true answers.",
+        expectation="From a model whose mistakes depend on the wording, on the same number of generated tokens, held-out accuracy over both wordings ends more than 15 "
+        "points above that of votes within each wording and at most 10 points below that of true answers, and the share of right labels rises. With a copy in the "
+        "paraphrase's place the gain over votes within a wording is lost. One vote of all attempts of both wordings is shown beside it.",
+        experiment="etude.experiments.wording_errors:wording_errors",
+        arms=(
+            Arm("co-reward"),
+            Arm("own vote", "co-reward", {"label": "own"}),
+            Arm("copied question", "co-reward", {"twins": "copy"}),
+            Arm("pooled vote", "co-reward", {"label": "pooled"}),
+            Arm("true answers", "co-reward", {"label": "truth"}),
+        ),
+        common={
+            **ON_TINY,
+            "tasks": "two-views",
+            "rewriter": "words",
+            "warm_tasks": "two-views:both=1,slant=1,constant=0.07",
+            "warm_steps": 50,
+            "tasks_per_step": 8,
+            "group_size": 8,
+            "lr": 3e-4,
+            "eval_tasks": 96,
+            "eval_samples": 4,
+            "evaluate_every": 0,
+            "probe": "never",
+        },
+        budget="30k-tokens",
+        seeds=reported_seeds(3),
+        tests=(
+            Comparison("over votes within a wording", "co-reward", "own vote", Final("accuracy"), margin=0.15),
+            Comparison("close to true answers", "co-reward", "true answers", Final("accuracy"), margin=-0.1),
+            Comparison("labels get better", "co-reward", None, Final("label") - Final("label_first")),
+            Comparison("the other wording", "co-reward", "copied question", Final("accuracy"), margin=0.1, role="ablation"),
+            Comparison("crossing instead of pooling", "co-reward", "pooled vote", Final("accuracy"), role="ablation"),
+        ),
+        preconditions=(
+            Precondition(
+                "a majority is right about half of the time",
+                "co-reward",
+                Final("majority_first"),
+                at_least=0.3,
+                at_most=0.7,
+                otherwise="votes within a wording are nearly all right or nearly all wrong, and there is nothing to choose between",
+            ),
+            Precondition(
+                "the wordings' mistakes differ",
+                "co-reward",
+                Final("wrong_alike_first"),
+                at_most=0.1,
+                otherwise="both wordings are wrong in the same way, which no agreement can show",
+            ),
+        ),
+        quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_tasks": 4, "eval_samples": 1},
+        tried="",
+    ),
 )
 class CoReward(GRPO):
     """Differs from GRPO in the tasks, the reward and the loss's average."""

@@ -41,7 +41,7 @@ LIMIT = 99
 
 WEAK = {"misread": 0.5, "right": 0.3}
 """Shares of the demonstrations that make the wording's own mistake and that are right, where the wording is the weak one for this kind. The rest is noise."""
-STRONG = {"misread": 0.2, "right": 0.55}
+STRONG = {"misread": 0.15, "right": 0.65}
 """The same where it is the strong one."""
 
 
