@@ -35,6 +35,8 @@ SMALL: dict[str, Any] = {
 }
 # A reward that splits whatever a model writes, so that there is something to learn from whether it can do the tasks or not.
 REWARD = "import zlib\n\ndef parity(task, text):\n    return {'correct': float(zlib.crc32(text.encode()) % 2)}\n"
+OWN: dict[str, dict[str, Any]] = {"co-reward": {"max_new_tokens": 24, "export": "last"}}
+"""Settings of a method's own: votes need whole answers, and need not make the best state another than the first."""
 UNDEFINED = {"sft": {"reward/mean", "reward/std", "rollout/entropy"}}
 """Metrics that have no value for a method: imitation judges and samples nothing."""
 
@@ -52,7 +54,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A run of each method that nothing disturbed."""
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "reward.py").write_text(REWARD)
-    settings = {**SMALL, "reward": f"{folder / 'reward.py'}:parity"}
+    settings = {**SMALL, **OWN.get(request.param, {}), "reward": f"{folder / 'reward.py'}:parity"}
     summary = etude.train(request.param, out=folder / "run", **settings)
     return Whole(request.param, folder, settings, summary)
 
@@ -76,7 +78,7 @@ def test_a_method_trains_accounts_and_exports(whole: Whole) -> None:
         assert last["rollouts"] >= 3 * 2 * 4
         # Two whole groups a step, where groups are of a fixed size; of a tree the method says how many attempts it gives.
         assert last["rollouts"] % {"group": 8, "tree": 2}.get(get_method(slug).card.rollouts, 1) == 0
-        assert last["rollouts"] <= last["generated_tokens"] <= 10 * last["rollouts"]
+        assert last["rollouts"] <= last["generated_tokens"] <= whole.settings["max_new_tokens"] * last["rollouts"]
         assert last["model_calls"] == {"policy": last["rollouts"]}
 
     assert saved_config(run) == (slug, build_config(slug, out=run, **whole.settings))
@@ -86,7 +88,9 @@ def test_a_method_trains_accounts_and_exports(whole: Whole) -> None:
     moved = [float((a - b).detach().abs().max()) for a, b in zip(exported.parameters(), shipped.parameters(), strict=True)]
     assert max(moved) > 0
     assert len(AutoTokenizer.from_pretrained(run / "model")) == exported.config.vocab_size
-    again = etude.evaluate(run, reward=whole.settings["reward"], samples=2, tasks_limit=4, max_new_tokens=10, max_turns=8, threads=1)
+    again = etude.evaluate(
+        run, reward=whole.settings["reward"], samples=2, tasks_limit=4, max_new_tokens=whole.settings["max_new_tokens"], max_turns=8, threads=1
+    )
     assert {k: v for k, v in again.metrics.items() if k in summary.after} == pytest.approx(
         {k: v for k, v in summary.after.items() if k in again.metrics}, nan_ok=True
     )
