@@ -261,6 +261,7 @@ class Run:
             "judgements.jsonl",
             "probe.jsonl",
             "samples.jsonl",
+            "rewrites.jsonl",
             "mlflow.json",
             ".lock",
         ):

@@ -25,9 +25,11 @@ from etude.models.packing import PackedBatch, micro_batches, pack_flat, pack_row
 from etude.models.precision import LossScale, OptimisedWeights
 from etude.models.schedule import check_schedule, rate_factor
 from etude.models.trainable import check_trainable
-from etude.objectives import Objective, TokenBatch, TokenLogits, token_weights
+from etude.objectives import Objective, TokenBatch, TokenLogits, summed_weights
 from etude.types import Metrics, Trajectory
 
+SUMMAND = "summand"
+"""Tag of a trajectory that says which summand of the loss it belongs to: each is aggregated by itself. Without it all belong to one."""
 LOGITS_BYTES = 2**28
 """Memory that one micro-batch's logits may take."""
 ACTIVATION_BYTES = 2**31
@@ -119,7 +121,7 @@ class Learner:
         trajectories = [t for unit in units for t in unit]
         unit_of = [u for u, unit in enumerate(units) for _ in unit]
         lengths = torch.tensor([t.trained_length for t in trajectories], dtype=torch.float64)
-        weights = token_weights(lengths, objective.aggregation, objective.normal_length)
+        weights = summed_weights(lengths, [t.tags.get(SUMMAND) for t in trajectories], objective.aggregation, objective.normal_length)
         skips_silent = objective.silent_without_advantage and not objective.whole_units
         wanted = [i for i, t in enumerate(trajectories) if t.trained_length and not (skips_silent and _silent(t))]
         while True:

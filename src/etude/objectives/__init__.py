@@ -1,6 +1,6 @@
 """What the optimiser minimises: pure functions of log-probabilities, and the objectives composed of them."""
 
-from etude.objectives.batch import Aggregation, Objective, Statistics, TokenBatch, TokenLogits, masked, token_weights
+from etude.objectives.batch import Aggregation, Objective, Statistics, TokenBatch, TokenLogits, masked, summed_weights, token_weights
 from etude.objectives.divergence import k1, k2, k3, k3_plus
 from etude.objectives.one_token import Look, OneTokenObjective, look
 from etude.objectives.policy import AdaptiveEntropy, PolicyObjective, ppo_surrogate
@@ -45,6 +45,7 @@ __all__ = [
     "sequence_product",
     "sequence_ratio",
     "sequence_weight",
+    "summed_weights",
     "token_ratio",
     "token_weights",
     "truncated_weight",

@@ -109,6 +109,18 @@ def token_weights(lengths_B: Tensor, aggregation: Aggregation, normal_length: in
     return counted / (trajectories * normal_length)
 
 
+def summed_weights(lengths_B: Tensor, summands: Sequence[object], aggregation: Aggregation, normal_length: int = 0) -> Tensor:
+    """The same for a loss that is a sum: the trajectories of each summand are aggregated among themselves, and the results are added up. Returns [B].
+
+    summands: which summand each of the B trajectories belongs to; with one value for all it is `token_weights`.
+    """
+    weights = torch.empty(len(lengths_B), dtype=torch.float64)
+    for summand in dict.fromkeys(summands):
+        members = torch.tensor([s == summand for s in summands])
+        weights[members] = token_weights(lengths_B[members], aggregation, normal_length)
+    return weights
+
+
 def masked(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Sum over the mask and how many that are, without gradient: one entry of `Statistics`."""
     return (values.detach() * mask).sum(), mask.sum()

@@ -22,6 +22,7 @@ _FAMILIES = {
     "translation-judging": "translation_judging:TranslationJudging",
     "commands": "commands:Commands",
     "rating": "rating:Rating",
+    "two-views": "two_views:TwoViews",
 }
 
 
