@@ -19,6 +19,8 @@ _FAMILIES = {
     "check-and-fix": "check_and_fix:CheckAndFix",
     "calculator": "calculator:Calculator",
     "translation": "translation:Translation",
+    "max5": "max5:Max5",
+    "max5-flaws": "max5_flaws:Max5Flaws",
 }
 
 
