@@ -281,8 +281,8 @@ def measure(config: Config, model: LlamaForCausalLM) -> dict[str, dict[str, floa
     torch.manual_seed(config.seed)
     tokenizer = build_tokenizer()
     rows: dict[str, dict[str, float]] = {}
-    for name, factory in builtin_task_sets().items():
-        task_set = factory()
+    for name in FAMILIES:
+        task_set = builtin_task_sets()[name]()
         assert isinstance(task_set, GeneratedTaskSet)
         tasks = list(task_set.held_out())[: config.tasks]
         drawn = episodes(model, tokenizer, task_set, [t for t in tasks for _ in range(config.samples)])

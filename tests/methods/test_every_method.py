@@ -35,6 +35,8 @@ SMALL: dict[str, Any] = {
 }
 # A reward that splits whatever a model writes, so that there is something to learn from whether it can do the tasks or not.
 REWARD = "import zlib\n\ndef parity(task, text):\n    return {'correct': float(zlib.crc32(text.encode()) % 2)}\n"
+TASKS = {"fapo-genrm": "max5-flaws"}
+"""Tasks of methods that need some of a kind."""
 UNDEFINED = {"sft": {"reward/mean", "reward/std", "rollout/entropy"}}
 """Metrics that have no value for a method: imitation judges and samples nothing."""
 
@@ -52,7 +54,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A run of each method that nothing disturbed."""
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "reward.py").write_text(REWARD)
-    settings = {**SMALL, "reward": f"{folder / 'reward.py'}:parity"}
+    settings = {**SMALL, "tasks": TASKS.get(request.param, "arithmetic"), "reward": f"{folder / 'reward.py'}:parity"}
     summary = etude.train(request.param, out=folder / "run", **settings)
     return Whole(request.param, folder, settings, summary)
 
@@ -77,7 +79,8 @@ def test_a_method_trains_accounts_and_exports(whole: Whole) -> None:
         # Two whole groups a step, where groups are of a fixed size; of a tree the method says how many attempts it gives.
         assert last["rollouts"] % {"group": 8, "tree": 2}.get(get_method(slug).card.rollouts, 1) == 0
         assert last["rollouts"] <= last["generated_tokens"] <= 10 * last["rollouts"]
-        assert last["model_calls"] == {"policy": last["rollouts"]}
+        assert last["model_calls"]["policy"] == last["rollouts"]
+        assert set(last["model_calls"]) <= {"policy", "judge"}
 
     assert saved_config(run) == (slug, build_config(slug, out=run, **whole.settings))
 

@@ -23,9 +23,11 @@ def until_enough(
     rounds: int,
     teaches: Callable[[Group], bool] = is_mixed,
 ) -> tuple[list[Group], list[Group]]:
-    """Try tasks, then as many further ones as groups that teach are missing, for `rounds` rounds at most. Returns everything that was tried, and the groups of it that teach.
+    """Try tasks, then as many further ones as groups that teach are missing, for `rounds` rounds at most. Returns everything that was
+    tried, and the groups of it that teach.
 
-    attempt(tasks, round) gives one judged group a task; more(count) the tasks that come next. teaches(group) says which groups count. There are `wanted` of these at most, less where the rounds ran out.
+    attempt(tasks, round) gives one judged group a task; more(count) the tasks that come next. teaches(group) says which groups count. There are
+    `wanted` of these at most, less where the rounds ran out.
     """
     everything: list[Group] = []
     teaching: list[Group] = []

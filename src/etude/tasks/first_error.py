@@ -88,7 +88,9 @@ def template_named(name: str, context_length: int | None) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--step-prompt {name} cannot be read: {error}; expected auto, short, full or a text file") from error
     if "{steps}" not in template:
-        raise InputError(f"--step-prompt {name} does not say where the solution goes; expected {{steps}} in it, and {{problem}} and {{reference}} where they are wanted")
+        raise InputError(
+            f"--step-prompt {name} does not say where the solution goes; expected {{steps}} in it, and {{problem}} and {{reference}} where they are wanted"
+        )
     return template
 
 

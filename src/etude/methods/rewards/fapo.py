@@ -92,7 +92,9 @@ class FAPO(Judged, DAPO):
             return super().open_judge()
         task = self.task_set.train_task(self.run.seed, 0)
         if self.task_set.first_wrong_step(task, ["answer: 1"]) is None:
-            raise InputError(f"--judge exact: {self.task_set.name} does not check steps; expected a task set with `first_wrong_step`, as max5, or a model to judge")
+            raise InputError(
+                f"--judge exact: {self.task_set.name} does not check steps; expected a task set with `first_wrong_step`, as max5, or a model to judge"
+            )
         return StepChecker(self.task_set, self.run.ledger, recall=config.checker_recall, false_alarms=config.checker_false_alarms)
 
     # Asking

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import Unpack
 
@@ -24,7 +25,9 @@ class Max5Flaws(Max5):
     """
 
     name = "max5-flaws"
-    instruction = "Check the numbered steps in order, and write your own result for each up to the first wrong one. End with a line 'answer: X', its number or -1."
+    instruction = (
+        "Check the numbered steps in order, and write your own result for each up to the first wrong one. End with a line 'answer: X', its number or -1."
+    )
 
     def __init__(self, *, errors: float = 0.4, jumps: float = 0.2, **options: Unpack[Max5FlawsOptions]) -> None:
         super().__init__(jumps=jumps, **options)
@@ -65,6 +68,10 @@ class Max5Flaws(Max5):
             found = random.choice([n for n in range(len(checked.steps)) if n != found])
         return lines, str(found)
 
+    def first_wrong_step(self, task: Task, steps: Sequence[str]) -> int | None:
+        """Unknown: what is written here is a judgement, whose own steps nothing checks."""
+        return None
+
     def _solution(self, task: Task, random: Random, *, flawed: bool) -> tuple[list[str], int]:
         """Steps that lead to the right answer, and the first wrong one among them."""
         if flawed and random.random() < self.jumps:
@@ -72,7 +79,7 @@ class Max5Flaws(Max5):
         while True:
             lines, answer = Max5.work(self, task, random, self.errors if flawed else 0.0)
             steps = split_steps("\n".join([*lines, f"answer: {answer}"]))
-            first = self.first_wrong_step(task, steps)
+            first = super().first_wrong_step(task, steps)
             assert first is not None
             if answer == task.answer and (first != FLAWLESS) == flawed:
                 return steps, first
