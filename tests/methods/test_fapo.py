@@ -16,6 +16,7 @@ from etude.errors import InputError
 from etude.ledger import Ledger
 from etude.method import get_method
 from etude.methods.baselines.grpo import GRPO
+from etude.methods.rewards._flaw_watch import flaws_seen
 from etude.models.language import LanguageModel
 from etude.models.sampling import SamplingParams
 from etude.objectives import PolicyObjective
@@ -83,6 +84,12 @@ def group_of(task: Task, texts: Sequence[str]) -> Group:
     return Group(task.id, [attempt(text, i) for i, text in enumerate(texts)])
 
 
+def seen_in(method: Any, groups: Sequence[Group]) -> dict[str, float]:
+    """What is logged of judged groups."""
+    seen = flaws_seen(groups, method.task_set, penalty=method.config.flaw_penalty) | method.planted_flaws_found(groups)
+    return seen | method.alarms.raised(method.run.step, seen)
+
+
 def test_right_sound_flawed_and_wrong_attempts_earn_the_papers_rewards(tmp_path: Path) -> None:
     method, task = ready(tmp_path), Max5().train_task(0, 0)
     group = group_of(task, [sound(task), flawed(task), wrong(task), wrong(task)])
@@ -104,7 +111,7 @@ def test_without_a_penalty_it_is_the_baseline_that_still_asks(tmp_path: Path) ->
     group = group_of(task, [sound(task), flawed(task), wrong(task), wrong(task)])
     method.judge([group])
     assert group.rewards == [1.0, 1.0, -1.0, -1.0]
-    assert method.flaws_seen([group])["flaw/ratio"] == 0.5
+    assert seen_in(method, [group])["flaw/ratio"] == 0.5
 
 
 def test_only_right_attempts_are_judged_each_once_and_as_soon_as_it_has_ended(tmp_path: Path) -> None:
@@ -127,11 +134,11 @@ def test_what_cannot_be_read_flags_nothing_is_counted_and_raises_an_alarm_once(t
     method.judge([group])
     assert group.rewards == [1.0, 1.0, -1.0, -1.0]
     with pytest.warns(UserWarning, match="100% of the judgements name no step"):
-        seen = method.flaws_seen([group])
+        seen = seen_in(method, [group])
     assert (seen["flaw/unreadable"], seen["flaw/alarm_silent"], seen["flaw/recall"], seen["flaw/true_ratio"]) == (1.0, 1.0, 0.0, 1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert method.flaws_seen([group])["flaw/alarm_silent"] == 1.0
+        assert seen_in(method, [group])["flaw/alarm_silent"] == 1.0
 
 
 def test_merged_steps_raise_an_alarm_also_in_a_resumed_run(tmp_path: Path) -> None:
@@ -139,14 +146,30 @@ def test_merged_steps_raise_an_alarm_also_in_a_resumed_run(tmp_path: Path) -> No
     honest = group_of(task, [sound(task)] * 4)
     merged = group_of(task, [sound(task).replace("\n", " ", 3)] * 4)
     method.judge([honest, merged])
-    assert method.flaws_seen([honest])["flaw/alarm_merged"] == 0.0
-    saved = json.loads(json.dumps(method.state().plain["flaws"]))
+    assert seen_in(method, [honest])["flaw/alarm_merged"] == 0.0
+    saved = json.loads(json.dumps(method.state().plain["alarms"]))
     again = ready(tmp_path)
     state = again.state()
-    state.plain["flaws"] = saved
+    state.plain["alarms"] = saved
     again.load_state(state)
     with pytest.warns(UserWarning, match=r"attempts have 3\.0 steps, at first 6\.0"):
-        assert again.flaws_seen([merged])["flaw/alarm_merged"] == 1.0
+        assert seen_in(again, [merged])["flaw/alarm_merged"] == 1.0
+
+
+def test_a_judge_that_misses_planted_flaws_raises_an_alarm(tmp_path: Path) -> None:
+    task = Max5().train_task(0, 0)
+    blind = ready(tmp_path, said=lambda asked: "answer: -1", planted_flaws=8)
+    groups = [group_of(task, [sound(task)] * 4)]
+    blind.judge(groups)
+    with pytest.warns(UserWarning, match="finds 0% of the flaws that were planted"):
+        seen = seen_in(blind, groups)
+    assert (seen["flaw/planted_recall"], seen["flaw/alarm_blind"]) == (0.0, 1.0)
+    assert len(blind.judging.asked) == 8, "four attempts, and each once more with a flaw"
+    sees = ready(tmp_path, planted_flaws=8)
+    groups = [group_of(task, [sound(task)] * 4)]
+    sees.judge(groups)
+    seen = seen_in(sees, groups)
+    assert (seen["flaw/planted_recall"], seen["flaw/alarm_blind"]) == (1.0, 0.0)
 
 
 def test_shuffled_flags_are_as_many_and_stay_among_the_right_ones_of_their_group(tmp_path: Path) -> None:
@@ -163,7 +186,7 @@ def test_a_worse_checker_is_as_bad_as_it_was_asked_to_be(tmp_path: Path) -> None
     tasks = [Max5().train_task(0, i) for i in range(400)]
     groups = [group_of(t, [sound(t), flawed(t)]) for t in tasks]
     method.judge(groups)
-    seen = method.flaws_seen(groups)
+    seen = seen_in(method, groups)
     assert seen["flaw/recall"] == pytest.approx(0.75, abs=0.08)
     # Half of the attempts are flawed: precision is 0.75 / (0.75 + 0.25).
     assert seen["flaw/precision"] == pytest.approx(0.75, abs=0.08)
@@ -184,7 +207,7 @@ def test_shares_are_told(tmp_path: Path) -> None:
     method, tasks = ready(tmp_path), [Max5().train_task(0, i) for i in range(2)]
     groups = [group_of(tasks[0], [sound(tasks[0]), sound(tasks[0]), flawed(tasks[0]), wrong(tasks[0])]), group_of(tasks[1], [wrong(tasks[1])] * 4)]
     method.judge(groups)
-    seen = method.flaws_seen(groups)
+    seen = seen_in(method, groups)
     assert {name: seen[f"flaw/{name}"] for name in ("alpha", "beta", "refining", "ratio", "true_ratio", "judged", "unreadable")} == pytest.approx(
         {"alpha": 0.25, "beta": 0.625, "refining": 0.5, "ratio": 1 / 3, "true_ratio": 1 / 3, "judged": 3, "unreadable": 0.0}
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from etude.errors import InputError
 from etude.tasks.builtin.max5 import Max5
 from etude.tasks.builtin.max5_flaws import Max5Flaws
-from etude.tasks.first_error import FULL, SHORT, Checked, FirstErrors, escaped, index_in, question, split_steps, template_named
+from etude.tasks.first_error import FULL, SHORT, Checked, FirstErrors, escaped, index_in, planted, question, split_steps, template_named
 from etude.tasks.loading import load_tasks
 from etude.types import Message, Task
 
@@ -58,6 +59,17 @@ def test_what_the_policy_wrote_can_end_no_turn_and_close_no_tag(attack: str) -> 
     asked = question(FULL, problem="p", reference="r", steps=[attack])[0].content
     assert mark not in asked.split("<solution>")[1].removesuffix("</solution>")
     assert escaped("x < 3, a[1] <= 2") == "x < 3, a[1] <= 2"
+
+
+def test_a_planted_flaw_is_one_digit_in_any_but_the_last_step() -> None:
+    steps = ["1+2=3", "so", "answer: 3"]
+    for seed in range(30):
+        changed = planted(steps, Random(seed))
+        assert changed is not None
+        assert changed[1:] == steps[1:]
+        assert sum(a != b for a, b in zip(changed[0], steps[0], strict=True)) == 1
+        assert sum(c.isdigit() for c in changed[0]) == 3
+    assert planted(["so", "answer: 3"], Random(0)) is None
 
 
 def test_a_step_cannot_pretend_to_be_two() -> None:

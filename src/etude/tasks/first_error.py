@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
+from string import digits
 
 from etude.errors import InputError
 from etude.tasks.answers import final_answer, follows_convention
@@ -72,6 +74,16 @@ def question(template: str, *, problem: str, reference: str, steps: Sequence[str
     """The conversation that asks for the first wrong step. Only the template's own `{problem}`, `{reference}` and `{steps}` are filled in, once."""
     parts = {"problem": problem, "reference": reference, "steps": numbered(steps)}
     return (Message("user", _FIELDS.sub(lambda field: parts[field[1]], template)),)
+
+
+def planted(steps: Sequence[str], random: Random) -> list[str] | None:
+    """The steps with another digit in the place of one of theirs, in any but the last: a flaw that is known, in the words of whoever wrote them. None without a digit."""
+    places = [(number, place) for number, step in enumerate(steps[:-1]) for place, character in enumerate(step) if character in digits]
+    if not places:
+        return None
+    number, place = random.choice(places)
+    other = random.choice([digit for digit in digits if digit != steps[number][place]])
+    return [*steps[:number], steps[number][:place] + other + steps[number][place + 1 :], *steps[number + 1 :]]
 
 
 def template_named(name: str, context_length: int | None) -> str:

@@ -8,30 +8,30 @@ The shift comes by itself, group by group, without a weight to tune or a schedul
 Differs from DAPO in the reward, in a bound on the loss of bad tokens (dual clip 10), and in dynamic sampling, which is off and, where it is switched on, looks at the
 spread of the flaw-aware reward and not at verdicts: a group of sound and flawed attempts that are all right still teaches.
 
-Only right attempts are judged. What cannot be read, or was not answered, flags nothing and is counted. That makes silence pay, and steps that are merged until nothing can be
-located in them as well: both raise an alarm. On task sets that check steps themselves the judge's precision and recall are logged, and `--judge exact` puts the
-checker in its place. `fapo-genrm` trains a judge.
+Only right attempts are judged. What cannot be read, or was not answered, flags nothing and is counted. That makes silence pay, and steps that are merged until nothing
+can be located in them as well: both raise an alarm, as does a judge that misses flaws which were planted to test it (`--planted-flaws`). On task sets that check steps
+themselves the judge's precision and recall are logged, and `--judge exact` puts the checker in its place. `fapo-genrm` trains a judge.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from etude.config import NonNegative, Share
+from etude.config import Count, NonNegative, Share
 from etude.errors import InputError
 from etude.evals.monitors import RIGHT
 from etude.method import State, register
 from etude.methods.baselines.dapo import DAPO, DAPOConfig
+from etude.methods.rewards._flaw_watch import FlawAlarmConfig, FlawAlarms, flaws_seen
 from etude.methods.rewards._judged import Judged, JudgedConfig
 from etude.rewards import judge as verify
-from etude.rewards.flaws import detection, flaw_aware, turns_against_flaws
+from etude.rewards.flaws import flaw_aware
 from etude.rewards.judges import Judge, Judgement, LocalJudge, Question
 from etude.rewards.step_checker import EXACT, StepChecker
-from etude.tasks.first_error import FLAWLESS, index_in, question, split_steps, template_named
+from etude.tasks.first_error import FLAWLESS, index_in, planted, question, split_steps, template_named
 from etude.types import Group, Message, Metrics, Task, Trajectory, mean, trajectories_of
 
 
@@ -54,10 +54,9 @@ class FAPOConfig(DAPOConfig, JudgedConfig):
     """With --judge exact: share of the flawed attempts that are seen to be flawed."""
     checker_false_alarms: Share = 0.0
     """With --judge exact: share of the sound attempts that are said to be flawed."""
-    alarm_silence: Share = 0.5
-    """Share of judgements that can't be read from which an alarm is raised."""
-    alarm_merged: Share = 0.3
-    """How far the number of steps of an attempt may fall below the first step's, as a share, before an alarm is raised."""
+    planted_flaws: Count = 0
+    """Right attempts of a step, of those that were not flagged, that are shown to the judge once more with one digit changed, to see whether it still finds flaws."""
+    alarms: FlawAlarmConfig = field(default_factory=FlawAlarmConfig)
 
 
 @register(
@@ -78,8 +77,7 @@ class FAPO(Judged, DAPO):
         super().setup()
         context = self.judging.model.context_length if isinstance(self.judging, LocalJudge) else None
         self.template = template_named(self.config.step_prompt, context)
-        self.usual_steps = math.nan
-        self.alarmed: set[str] = set()
+        self.alarms = FlawAlarms(self.config.alarms)
 
     def open_judge(self) -> Judge:
         config = self.config
@@ -102,13 +100,20 @@ class FAPO(Judged, DAPO):
     def question(self, trajectory: Trajectory) -> tuple[Message, ...] | None:
         if not self.is_right(trajectory):
             return None
-        task = trajectory.task
-        return question(self.template, problem=task.prompt, reference=reference_of(task), steps=split_steps(trajectory.text))
+        return self.question_about(trajectory.task, split_steps(trajectory.text))
+
+    def question_about(self, task: Task, steps: Sequence[str]) -> tuple[Message, ...]:
+        """What the judge is asked about a solution."""
+        return question(self.template, problem=task.prompt, reference=reference_of(task), steps=steps)
 
     def answer(self, trajectory: Trajectory, question: Question) -> Future[Judgement]:
+        return self.ask_about(trajectory.task, split_steps(trajectory.text), question.stream)
+
+    def ask_about(self, task: Task, steps: Sequence[str], stream: int) -> Future[Judgement]:
+        """The judgement of a solution, perhaps not there yet: the exact checker's, or the model's."""
         if isinstance(self.judging, StepChecker):
-            return self.judging.check(trajectory.task, split_steps(trajectory.text), self.run.rng("checker", question.stream))
-        return super().answer(trajectory, question)
+            return self.judging.check(task, steps, self.run.rng("checker", stream))
+        return self.judging.ask(Question(self.question_about(task, steps), stream))
 
     def is_right(self, trajectory: Trajectory) -> bool:
         """The verifier's verdict on an attempt, which is asked for once."""
@@ -152,76 +157,40 @@ class FAPO(Judged, DAPO):
         self.keep_transcripts(
             groups, [[t.tags["judgement"] for t in g.trajectories] for g in groups], [[t.tags["named"] for t in g.trajectories] for g in groups]
         )
-        self.seen = self.flaws_seen(groups)
+        self.seen = flaws_seen(groups, self.task_set, penalty=self.config.flaw_penalty)
+        if self.config.planted_flaws:
+            self.seen |= self.planted_flaws_found(groups)
+        self.seen |= self.alarms.raised(self.run.step, self.seen)
         return groups
+
+    def planted_flaws_found(self, groups: Sequence[Group]) -> Metrics:
+        """`flaw/planted_recall`: share of the flaws that were planted into attempts which passed as sound, and that the judge then found. Empty where none were."""
+        passed = [t for t in trajectories_of(groups) if t.tags["named"] == FLAWLESS]
+        random = self.run.rng(self.run.step, "planted flaws")
+        asked: list[tuple[int, Future[Judgement]]] = []
+        for trajectory in random.sample(passed, min(self.config.planted_flaws, len(passed))):
+            steps = planted(trajectory.tags["steps"], random)
+            if steps is not None:
+                asked.append((len(steps), self.ask_about(trajectory.task, steps, self.run.stream(self.run.step, "planted", len(asked)))))
+        self.judging.settle()
+        found = [index_in(future.result().text, count) for count, future in asked]
+        return {"flaw/planted_recall": mean([float(named not in (None, FLAWLESS)) for named in found])} if found else {}
 
     def credit(self, groups: Sequence[Group]) -> Metrics:
         return super().credit(groups) | self.seen
-
-    def flaws_seen(self, groups: Sequence[Group]) -> Metrics:
-        """What the judge found in a step's attempts, before anything is filtered.
-
-        `flaw/ratio`: share of right attempts that are flagged; `flaw/unreadable`: share of their judgements that named no step. `flaw/alpha`, `flaw/beta`: shares of
-        sound and of wrong attempts; `flaw/refining`: share of groups in which flawed positives are pushed down. `flaw/steps`, `flaw/step_length`: steps of an attempt,
-        characters of a step. Where steps can be checked exactly, `flaw/true_ratio` and the judge's `flaw/precision`, `flaw/recall`, ... (`etude.rewards.flaws.detection`).
-        """
-        attempts = trajectories_of(groups)
-        right = [t for t in attempts if t.tags["judgement"] is not None]
-        steps = [t.tags["steps"] for t in attempts]
-        shares = [group_shares(g) for g in groups]
-        seen: Metrics = {
-            "flaw/alpha": mean([alpha for alpha, _ in shares]),
-            "flaw/beta": mean([beta for _, beta in shares]),
-            "flaw/refining": mean([float(turns_against_flaws(a, b, penalty=self.config.flaw_penalty)) for a, b in shares]),
-            "flaw/steps": mean([float(len(s)) for s in steps]),
-            "flaw/step_length": mean([float(len(step)) for s in steps for step in s], default=0.0),
-            "flaw/judged": float(len(right)),
-        }
-        if right:
-            seen["flaw/ratio"] = mean([t.rewards["flagged"] for t in right])
-            seen["flaw/unreadable"] = mean([float(t.tags["named"] is None) for t in right])
-            truth = [first for t in right if (first := self.task_set.first_wrong_step(t.task, t.tags["steps"])) is not None]
-            if len(truth) == len(right):
-                found = detection([t.tags["named"] for t in right], truth)
-                seen |= {"flaw/true_ratio": mean([float(first != FLAWLESS) for first in truth])} | {f"flaw/{name}": value for name, value in found.items()}
-        return seen | self.alarms(seen)
-
-    def alarms(self, seen: Metrics) -> Metrics:
-        """Signs that the policy gets round the judge: judgements that name nothing, and attempts with ever fewer steps to find a flaw in. Each is said once."""
-        config, steps = self.config, seen["flaw/steps"]
-        if math.isnan(self.usual_steps):
-            self.usual_steps = steps
-        silence = seen.get("flaw/unreadable", 0.0)
-        raised = {"silent": silence > config.alarm_silence, "merged": steps < (1 - config.alarm_merged) * self.usual_steps}
-        said = {
-            "silent": f"{silence:.0%} of the judgements name no step, and what is not named is not penalised; look at judgements.jsonl, and at --step-prompt",
-            "merged": f"attempts have {steps:.1f} steps, at first {self.usual_steps:.1f}: merged steps hide flaws; look at trajectories.jsonl",
-        }
-        for name in (name for name, on in raised.items() if on and name not in self.alarmed):
-            self.alarmed.add(name)
-            warnings.warn(f"step {self.run.step}: {said[name]}", stacklevel=2)
-        return {f"flaw/alarm_{name}": float(on) for name, on in raised.items()}
 
     # Saving
 
     def state(self) -> State:
         state = super().state()
-        state.plain["flaws"] = {"usual_steps": None if math.isnan(self.usual_steps) else self.usual_steps, "alarmed": sorted(self.alarmed)}
+        state.plain["alarms"] = self.alarms.state()
         return state
 
     def load_state(self, state: State) -> None:
         super().load_state(state)
-        usual = state.plain["flaws"]["usual_steps"]
-        self.usual_steps, self.alarmed = math.nan if usual is None else float(usual), set(state.plain["flaws"]["alarmed"])
+        self.alarms.load_state(state.plain["alarms"])
 
 
 def reference_of(task: Task) -> str:
     """The reference answer as the judge is told it."""
     return task.answer if task.answer is not None else "(none is given)"
-
-
-def group_shares(group: Group) -> tuple[float, float]:
-    """The shares of a group's attempts that are right and not flagged, and that are wrong."""
-    known = [t for t in group.trajectories if not math.isnan(t.correct)]
-    sound = mean([float(t.correct >= RIGHT and not t.rewards.get("flagged")) for t in known], default=0.0)
-    return sound, mean([float(t.correct < RIGHT) for t in known], default=0.0)
