@@ -20,8 +20,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from etude.claim import Arm, Claim, Comparison, Precondition
 from etude.config import Count, NonNegative, Share
 from etude.errors import InputError
+from etude.evals.measures import Final
 from etude.evals.monitors import RIGHT
 from etude.method import State, register
 from etude.methods.baselines.dapo import DAPO, DAPOConfig
@@ -67,6 +69,60 @@ class FAPOConfig(DAPOConfig, JudgedConfig):
     title="FAPO: Flawed-Aware Policy Optimization for Efficient and Reliable Reasoning",
     summary="a right answer reached by a wrong step earns less",
     config=FAPOConfig,
+    claim=Claim(
+        statement="Rewards for answers alone reinforce flawed positives, which stay a third of all right attempts. Lowering their reward from 1 to 0, by a judge that is "
+        "right nine times in ten, makes answers sound and training no slower: the sign of their advantage flips by itself once sound attempts outnumber wrong ones.",
+        expectation="From a model almost none of whose right answers are sound, on the same number of rollouts, with flaws found at a recall of 0.91 and a false alarm for "
+        "14 % of the sound attempts, the share of sound held-out attempts is more than 10 points above that of rewards for answers alone at half of the budget, and the "
+        "share of flawed among right ones more than 10 points lower at the end. With the same flags given to any right attempts of the group neither is seen.",
+        arms=(
+            Arm("fapo"),
+            Arm("answers alone", "fapo", {"flaw_penalty": 0.0}),
+            Arm("shuffled flags", "fapo", {"shuffle_flaws": True}),
+        ),
+        common={
+            "method": "fapo",
+            "model": "tiny",
+            "tasks": "max5",
+            "warm_tasks": "max5:slips=0.5,jumps=0.3",
+            "warm_steps": 30,
+            "group_size": 8,
+            "judge": "exact",
+            "checker_recall": 0.91,
+            "checker_false_alarms": 0.136,
+            "overlong_weight": 0.0,
+            "lr": 1e-3,
+            "eval_tasks": 128,
+            "eval_samples": 4,
+            "evaluate_every": 5,
+        },
+        experiment="etude.experiments.flawed_steps:sound_work",
+        budget="5120-rollouts",
+        tests=(
+            Comparison("sound attempts at half of the budget", "fapo", "answers alone", Final("sound_half"), margin=0.1),
+            Comparison("flawed among right ones", "fapo", "answers alone", Final("flawed"), better="lower", margin=0.1),
+            Comparison("which attempts are flagged", "fapo", "shuffled flags", Final("sound_half"), margin=0.1, role="ablation"),
+        ),
+        preconditions=(
+            Precondition(
+                "right answers are flawed",
+                "answers alone",
+                Final("flawed_first"),
+                at_least=0.8,
+                otherwise="there are few flawed positives to do anything about",
+            ),
+            Precondition(
+                "some answers are right",
+                "answers alone",
+                Final("right_first"),
+                at_least=0.15,
+                at_most=0.6,
+                otherwise="nothing is rewarded by answers, or almost everything",
+            ),
+            Precondition("the judge is as good as the paper's", "fapo", Final("recall"), at_least=0.85, otherwise="flaws are not found"),
+        ),
+        quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "eval_tasks": 4, "tasks_per_step": 4, "group_size": 4, "evaluate_every": 1},
+    ),
 )
 class FAPO(Judged, DAPO):
     """Differs from DAPO in the reward, which a judge of steps has a part in."""

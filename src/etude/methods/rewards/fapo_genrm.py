@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from etude.claim import Arm, Claim, Comparison, Precondition
 from etude.config import NonNegative
 from etude.errors import InputError
 from etude.evals.evaluate import Evaluation
+from etude.evals.measures import Final
 from etude.method import register
 from etude.methods.baselines.dapo import DAPO, DAPOConfig
 from etude.rewards import judge as verify
@@ -51,6 +53,48 @@ class FAPOGenRMConfig(DAPOConfig):
     title="FAPO: Flawed-Aware Policy Optimization for Efficient and Reliable Reasoning",
     summary="a judge learns to name the first wrong step",
     config=FAPOGenRMConfig,
+    claim=Claim(
+        statement="A judge that is rewarded for how near it names the first wrong step, beside its verdict, learns to find flaws and not to guess that there are some.",
+        expectation="From a judge that was taught with mistakes, on the same number of rollouts, the share of flawed held-out solutions whose first wrong step is named "
+        "exactly is more than 5 points higher with the distance in the reward than by the verdict alone, and solutions are not judged worse; with the distance to any "
+        "step it is not.",
+        arms=(
+            Arm("fapo-genrm"),
+            Arm("verdict alone", "fapo-genrm", {"location_reward": "none"}),
+            Arm("distance to any step", "fapo-genrm", {"location_reward": "random"}),
+        ),
+        common={
+            "method": "fapo-genrm",
+            "model": "tiny",
+            "tasks": "max5-flaws",
+            "warm_tasks": "max5-flaws:slips=0.3",
+            "warm_steps": 60,
+            "group_size": 8,
+            "overlong_weight": 0.0,
+            "lr": 5e-4,
+            "eval_tasks": 128,
+            "eval_samples": 4,
+            "evaluate_every": 6,
+        },
+        experiment="etude.experiments.flawed_steps:first_wrong_steps",
+        budget="3072-rollouts",
+        tests=(
+            Comparison("first wrong step named exactly", "fapo-genrm", "verdict alone", Final("located"), margin=0.05),
+            Comparison("sound solutions are still cleared", "fapo-genrm", "verdict alone", Final("cleared"), margin=-0.05),
+            Comparison("the distance to the right step", "fapo-genrm", "distance to any step", Final("located"), margin=0.05, role="ablation"),
+        ),
+        preconditions=(
+            Precondition(
+                "room to learn",
+                "fapo-genrm",
+                Final("located_first"),
+                at_least=0.05,
+                at_most=0.8,
+                otherwise="the judge names almost no step rightly at the start, or almost every one",
+            ),
+        ),
+        quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "eval_tasks": 16, "tasks_per_step": 4, "group_size": 4, "evaluate_every": 1},
+    ),
 )
 class FAPOGenRM(DAPO):
     """Differs from DAPO in the tasks, which ask for the first wrong step, and in what an answer is worth."""
