@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,12 @@ class Scripted(Judge):
 
     def __init__(self, said: Any) -> None:
         super().__init__("scripted", SamplingParams(max_new_tokens=8), Ledger())
-        self.said, self.asked = said, []
+        self.said, self.asked, self.finished = said, [], True
 
     def ask(self, question: Question) -> Future[Judgement]:
         self.asked.append(question.messages[-1].content)
         future: Future[Judgement] = Future()
-        future.set_result(Judgement(self.said(question.messages[-1].content), 1, finished=True))
+        future.set_result(Judgement(self.said(question.messages[-1].content), 1, self.finished))
         return future
 
     def settle(self) -> None:
@@ -139,6 +139,29 @@ def test_what_cannot_be_read_flags_nothing_is_counted_and_raises_an_alarm_once(t
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert seen_in(method, [group])["flaw/alarm_silent"] == 1.0
+
+
+def test_a_judgement_that_was_cut_off_names_nothing(tmp_path: Path) -> None:
+    task = Max5().train_task(0, 0)
+    method = ready(tmp_path, said=lambda asked: "answer: 0")
+    method.judging.finished = False
+    group = group_of(task, [flawed(task), sound(task)])
+    method.judge([group])
+    assert [t.tags["named"] for t in group.trajectories] == [None, None]
+
+
+def test_rewards_without_a_verdict_are_taken_for_one(tmp_path: Path) -> None:
+    class Unspoken(Max5):
+        reward_weights: Mapping[str, float] = {"points": 1.0}
+
+        def verify(self, task: Task, text: str) -> dict[str, float]:
+            return {"points": super().verify(task, text)["correct"]}
+
+    method, task = ready(tmp_path, Unspoken()), Max5().train_task(0, 0)
+    group = group_of(task, [sound(task), flawed(task), wrong(task)])
+    method.judge([group])
+    assert group.rewards == [1.0, 0.0, -1.0]
+    assert [t.correct for t in group.trajectories] == [1.0, 1.0, 0.0]
 
 
 def test_merged_steps_raise_an_alarm_also_in_a_resumed_run(tmp_path: Path) -> None:

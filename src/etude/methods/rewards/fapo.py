@@ -175,6 +175,8 @@ class FAPO(Judged, DAPO):
         """The verifier's verdict on an attempt, which is asked for once."""
         if not trajectory.tags.get("verified"):
             verify([trajectory], self.task_set)
+            # A task set that gives no verdict means its reward by it, and the reward is about to change.
+            trajectory.rewards.setdefault("correct", trajectory.reward)
             trajectory.tags["verified"] = True
         return trajectory.correct >= RIGHT
 
@@ -184,7 +186,8 @@ class FAPO(Judged, DAPO):
         for group, answers in zip(groups, self.judgements(groups), strict=True):
             for trajectory, judgement in zip(group.trajectories, answers, strict=True):
                 steps = split_steps(trajectory.text)
-                named = index_in(judgement.text, len(steps)) if judgement is not None else None
+                # A judgement that was cut off may have been cut off in the middle of its number.
+                named = index_in(judgement.text, len(steps)) if judgement is not None and judgement.finished else None
                 trajectory.tags |= {"judgement": judgement, "named": named, "steps": steps}
             self.reward(group)
         self.penalise_length(groups)
@@ -229,7 +232,7 @@ class FAPO(Judged, DAPO):
             if steps is not None:
                 asked.append((len(steps), self.ask_about(trajectory.task, steps, self.run.stream(self.run.step, "planted", len(asked)))))
         self.judging.settle()
-        found = [index_in(future.result().text, count) for count, future in asked]
+        found = [index_in(judgement.text, count) if (judgement := future.result()).finished else None for count, future in asked]
         return {"flaw/planted_recall": mean([float(named not in (None, FLAWLESS)) for named in found])} if found else {}
 
     def credit(self, groups: Sequence[Group]) -> Metrics:
