@@ -82,9 +82,7 @@ class PolicyOptimization(Method):
         self.kept = open_retention(config.evaluation.retention_tasks, most=config.evaluation.eval_tasks, seed=self.run.seed)
         self.probe = self.make_probe()
         self.watch = Watch(config.watch.probe_every, self.read_probe, config.watch.limits) if self.probe is not None else None
-        self.policy = self._policy or LanguageModel.load(
-            inputs.model, device=inputs.device, dtype=inputs.dtype, slots=config.sampler.slots, learner=config.learner
-        )
+        self.policy = self.load_policy()
         self.params = self.sampling_params()
         self._check_prompts()
         self.learner = Learner(
@@ -99,6 +97,13 @@ class PolicyOptimization(Method):
         if config.evaluation.eval_kl or self.criterion.needs_reference:
             self.learner.freeze_reference()
         self.curriculum = self.make_curriculum()
+
+    def load_policy(self) -> LanguageModel:
+        """The model that practises: the one that was handed in, or the one that the options name."""
+        inputs = self.inputs
+        return self._policy or LanguageModel.load(
+            inputs.model, device=inputs.device, dtype=inputs.dtype, slots=self.config.sampler.slots, learner=self.config.learner
+        )
 
     def sampling_params(self) -> SamplingParams:
         """How rollouts are drawn."""

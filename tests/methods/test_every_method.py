@@ -35,7 +35,11 @@ SMALL: dict[str, Any] = {
 }
 # A reward that splits whatever a model writes, so that there is something to learn from whether it can do the tasks or not.
 REWARD = "import zlib\n\ndef parity(task, text):\n    return {'correct': float(zlib.crc32(text.encode()) % 2)}\n"
-OWN: dict[str, dict[str, Any]] = {"rlccf": {"crowd": ["tiny"]}, "co-reward": {"max_new_tokens": 24, "export": "last"}}
+OWN: dict[str, dict[str, Any]] = {
+    "rlccf": {"crowd": ["tiny"]},
+    "co-reward": {"max_new_tokens": 24, "export": "last"},
+    "fapo-genrm": {"tasks": "max5-flaws"},
+}
 """Settings of a method's own: a crowd has several models; votes need whole answers, and need not make the best state another than the first."""
 NO_ROLLOUTS = {"reward/mean", "reward/std", "rollout/entropy"}
 UNDEFINED = {"sft": NO_ROLLOUTS, "otr": NO_ROLLOUTS}

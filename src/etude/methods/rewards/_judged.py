@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from etude.config import JudgeConfig
 from etude.method import State
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
-from etude.rewards.judges import Judgement, Question, open_judge
+from etude.rewards.judges import Judge, Judgement, Question, open_judge
 from etude.types import Group, Message, Metrics, Trajectory, trajectories_of
 
 KEPT = 8
@@ -35,8 +35,16 @@ class Judged(GRPO):
 
     def setup(self) -> None:
         super().setup()
-        self.judging = open_judge(self.config.judging, self.policy, self.run.ledger)
+        self.judging = self.open_judge()
         self._asked: dict[int, tuple[Trajectory, Future[Judgement]]] = {}
+
+    def open_judge(self) -> Judge:
+        """Who judges: what the options say."""
+        return open_judge(self.config.judging, self.policy, self.run.ledger)
+
+    def answer(self, trajectory: Trajectory, question: Question) -> Future[Judgement]:
+        """The judgement of an attempt, perhaps not there yet."""
+        return self.judging.ask(question)
 
     @abstractmethod
     def question(self, trajectory: Trajectory) -> tuple[Message, ...] | None:
@@ -97,4 +105,4 @@ class Judged(GRPO):
         messages = self.question(trajectory)
         if messages is not None:
             stream = self.run.stream(self.run.step, "judge", trajectory.task.id, trajectory.sample, trajectory.text)
-            self._asked[id(trajectory)] = trajectory, self.judging.ask(Question(messages, stream))
+            self._asked[id(trajectory)] = trajectory, self.answer(trajectory, Question(messages, stream))

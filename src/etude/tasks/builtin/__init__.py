@@ -23,6 +23,8 @@ _FAMILIES = {
     "commands": "commands:Commands",
     "rating": "rating:Rating",
     "two-views": "two_views:TwoViews",
+    "max5": "max5:Max5",
+    "max5-flaws": "max5_flaws:Max5Flaws",
 }
 
 
