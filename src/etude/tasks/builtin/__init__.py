@@ -19,6 +19,7 @@ _FAMILIES = {
     "check-and-fix": "check_and_fix:CheckAndFix",
     "calculator": "calculator:Calculator",
     "translation": "translation:Translation",
+    "can-and-cannot": "can_and_cannot:CanAndCannot",
 }
 
 
