@@ -25,7 +25,7 @@ from etude.types import Message, Task
 Label = Literal["feasible", "infeasible"]
 LABELS: tuple[Label, Label] = ("feasible", "infeasible")
 BUILT_IN = Path(__file__).parent.parent / "assets" / "feasibility.jsonl"
-"""Fifty tasks of each kind, and as many again by another hand to measure on, for a language model that reads and writes text and has nothing else."""
+"""Fifty tasks of each kind to learn from and twenty-four of each to measure on, for a language model that reads and writes text and has nothing else."""
 READS_LITTLE = 1024
 """Tokens of context below which the short prompts are the default."""
 LONGEST_TASK = 600
