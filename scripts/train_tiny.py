@@ -281,8 +281,9 @@ def measure(config: Config, model: LlamaForCausalLM) -> dict[str, dict[str, floa
     torch.manual_seed(config.seed)
     tokenizer = build_tokenizer()
     rows: dict[str, dict[str, float]] = {}
-    for name, factory in builtin_task_sets().items():
-        task_set = factory()
+    sets = builtin_task_sets()
+    for name in FAMILIES:
+        task_set = sets[name]()
         assert isinstance(task_set, GeneratedTaskSet)
         tasks = list(task_set.held_out())[: config.tasks]
         drawn = episodes(model, tokenizer, task_set, [t for t in tasks for _ in range(config.samples)])

@@ -105,7 +105,13 @@ def test_what_is_agreed_on_and_claimed_becomes_an_example() -> None:
     tasks = curriculum.next(8)
     able = [t for t in tasks if t.info["claim"] == "feasible"]
     unable = [t for t in tasks if t.info["claim"] == "infeasible"]
-    outcomes = [(able[0], "feasible", 1.0), (able[1], "feasible", 7 / 8), (able[2], "feasible", 6 / 8), (able[3], "infeasible", 1.0), (unable[0], "infeasible", 1.0)]
+    outcomes = [
+        (able[0], "feasible", 1.0),
+        (able[1], "feasible", 7 / 8),
+        (able[2], "feasible", 6 / 8),
+        (able[3], "infeasible", 1.0),
+        (unable[0], "infeasible", 1.0),
+    ]
     curriculum.observe([judged(*outcome) for outcome in outcomes])
     # As many of one class as of the other: one of each.
     assert curriculum.pool.kept == {"feasible": [able[0].info["text"]], "infeasible": [unable[0].info["text"]]}

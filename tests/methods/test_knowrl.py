@@ -46,7 +46,8 @@ def group(method: Any, verdicts: str, *, claim: str | None = None, label: Any = 
     """A group whose attempts say the letters of `verdicts`; anything but F and I is no verdict."""
     task: Task = method.verdicts.task(f"task {verdicts} {claim} {label}", label, id=f"{verdicts}-{claim}-{label}", claim=claim)
     attempts = [
-        Trajectory(task, [1], [Segment([5, 2], "policy", v, trained=True, logprobs=[-0.7, 0.0], entropies=[0.6, 0.0])], "eos", sample=i) for i, v in enumerate(verdicts)
+        Trajectory(task, [1], [Segment([5, 2], "policy", v, trained=True, logprobs=[-0.7, 0.0], entropies=[0.6, 0.0])], "eos", sample=i)
+        for i, v in enumerate(verdicts)
     ]
     return Group(task.id, attempts)
 
@@ -203,6 +204,6 @@ def test_tasks_that_nobody_can_judge_need_examples(tmp_path: Path) -> None:
         config = build_config("knowrl", **{**SMALL, "tasks": str(path), **settings})
         return get_method("knowrl")(config, Run(tmp_path, RunConfig()), policy=LanguageModel.load("tiny", device="cpu"))
 
-    with pytest.raises(InputError, match="no answers by which to see what the model can do; .* --seed-tasks"):
+    with pytest.raises(InputError, match=r"no answers by which to see what the model can do; .* --seed-tasks"):
         method(seed_tasks=None).setup()
     method().setup()

@@ -127,7 +127,8 @@ def test_prompts_and_turns_are_short(name: str) -> None:
 def test_it_starts_where_its_evaluation_says(script: ModuleType) -> None:
     """Arithmetic, sampled here, within four standard errors of the rate in the shipped file; every family's rate is in the range that leaves something to learn."""
     rows = json.loads((FOLDER / "evaluation.json").read_text())["families"]
-    assert set(rows) == set(builtin_task_sets())
+    # Families that it was not taught from the start have no rate.
+    assert set(rows) <= set(builtin_task_sets())
     assert all(0.15 <= row["pass@1"] <= 0.5 for row in rows.values())
     assert rows["arithmetic"]["pass@16"] > 0.9
     torch.manual_seed(0)

@@ -40,7 +40,19 @@ def replayed(task_set: GeneratedTaskSet, task: Task, conversation: Sequence[Mess
 
 
 def test_the_families_that_there_are() -> None:
-    assert NAMES == ["arithmetic", "calculator", "check-and-fix", "compare", "countdown", "lists", "modular", "strings", "translation", "word-problems"]
+    assert NAMES == [
+        "arithmetic",
+        "calculator",
+        "can-and-cannot",
+        "check-and-fix",
+        "compare",
+        "countdown",
+        "lists",
+        "modular",
+        "strings",
+        "translation",
+        "word-problems",
+    ]
     assert all(family(name).name == name for name in NAMES)
 
 

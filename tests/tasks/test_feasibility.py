@@ -133,7 +133,9 @@ def test_the_small_world_has_both_kinds_and_keeps_held_out_tasks_apart() -> None
     lessons = CanAndCannot(lessons="optimistic")
     assert [t.prompt for t in lessons.held_out()] == [t.prompt for t in held_out]
     asked = {t.prompt for t in held_out}
-    written = {lessons.demonstration(lessons.train_task(0, i), 0) for i in range(2000)} | {lessons.train_task(0, i).prompt.removeprefix("can? ") for i in range(2000)}
+    written = {lessons.demonstration(lessons.train_task(0, i), 0) for i in range(2000)} | {
+        lessons.train_task(0, i).prompt.removeprefix("can? ") for i in range(2000)
+    }
     assert not asked & written
     assert not set(KNOWN) & set(UNKNOWN)
 

@@ -61,11 +61,12 @@ def nearest(text: str, others: Sequence[Sequence[str]]) -> float:
 class Introspection(Curriculum):
     """Hands out requests for a verdict: on tasks the model wrote, and, as a fixed share, on verified ones.
 
-    seeds: gives the verified tasks when tasks are first asked for (measuring what a model can do costs attempts). write: has the policy write. rng: random numbers, named
-    by parts. capacity: written examples of each class at most. seed_share: of verified tasks in each batch. runs: requests to write in a cycle; cycles follow each other until there are tasks enough, `rounds` of them at most.
-    feasible_share: of those requests, how many ask for feasible tasks. balanced: hand out as many of one claim as of the other, as far as there are. similar: a task
-    whose ROUGE-L with an example or a task that waits is above this is a duplicate. forbidden: tasks, as `plain` gives them, that are never handed out. shuffled: a
-    control, in which the claims of a cycle are exchanged among its tasks. keep_at: share of verdicts that have to agree for a task to become an example.
+    seeds: gives the verified tasks when tasks are first asked for: measuring what a model can do costs attempts. write: has the policy write. rng: random numbers,
+    named by parts. capacity: written examples of each class at most. seed_share: of verified tasks in each batch. runs: requests to write in a cycle; cycles follow
+    each other until there are tasks enough, `rounds` of them at most. feasible_share: of those requests, how many ask for feasible tasks. balanced: hand out as many of
+    one claim as of the other, and keep as many, as far as there are. similar: a task whose ROUGE-L with an example or a task that waits is above this is a duplicate.
+    forbidden: tasks, as `plain` gives them, that are never handed out. shuffled: a control, in which the claims of a cycle are exchanged among its tasks. keep_at: share
+    of verdicts that have to agree for a task to become an example.
     """
 
     def __init__(

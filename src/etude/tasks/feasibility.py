@@ -117,40 +117,36 @@ class Prompts:
     def tasks_in(self, text: str) -> tuple[list[str], int]:
         """The tasks in what the model wrote, and how many lines of it are none: not an item of the list, empty, or too long."""
         lines = [line for line in text.strip().splitlines() if line.strip()]
-        if self.count == 1:
-            found = [lines[0].strip()] if len(lines) == 1 else []
-        else:
-            found = [match["task"].strip(_WRAPPING) for line in lines if (match := _ITEM.match(line))]
+        items = [match["task"].strip(_WRAPPING) for line in lines if (match := _ITEM.match(line))]
+        found = items if self.count > 1 else [line.strip() for line in lines if len(lines) == 1]
         good = [task for task in found if 1 < len(task) <= LONGEST_TASK]
         return good, len(lines) - len(good)
 
 
+_SELF = "You read text and write text. You have no tools, no internet, no clock, no files and no memory of other conversations."
 STANDARD = Prompts(
-    write_feasible="""You are a language model that examines its own abilities. You read text and write text. You have no tools, no internet, no clock, no files and no memory \
-of other conversations.
+    write_feasible=f"""You are a language model that examines its own abilities. {_SELF}
 
-Write {count} new tasks that you are sure you can do well. Let them differ in subject and kind, and make them as hard as they can be while you are still sure.
+Write {{count}} new tasks that you are sure you can do well. Let them differ in subject and kind, and make them as hard as they can be while you are still sure.
 
 Examples of such tasks:
-{examples}
+{{examples}}
 
 Give one task a line, numbered, without solutions and without remarks.""",
-    write_infeasible="""You are a language model that examines its own abilities. You read text and write text. You have no tools, no internet, no clock, no files and no memory \
-of other conversations.
+    write_infeasible=f"""You are a language model that examines its own abilities. {_SELF}
 
-Write {count} new tasks that you are sure you cannot do: whatever you answered would be wrong, made up or beside the point. Let them differ in subject and reason, and \
+Write {{count}} new tasks that you are sure you cannot do: whatever you answered would be wrong, made up or beside the point. Let them differ in subject and reason, and
 word them like ordinary requests, so that the wording does not give them away.
 
 Examples of such tasks:
-{examples}
+{{examples}}
 
 Give one task a line, numbered, without remarks.""",
-    analyse="""Somebody may give you the task below. Do not do it. Judge whether you could: you read text and write text, and have no tools, no internet, no clock, no files \
-and no memory of other conversations.
+    analyse=f"""Somebody may give you the task below. Do not do it. Judge whether you could. {_SELF}
 
-Task: {task}
+Task: {{task}}
 
-Think about what the task takes, in two or three sentences. Then end with one line that is either "verdict: {first}" or "verdict: {second}".""",
+Think about what the task takes, in two or three sentences. Then end with one line that is either "verdict: {{first}}" or "verdict: {{second}}".""",
 )
 SHORT = Prompts(
     write_feasible="F: {examples}",

@@ -147,7 +147,9 @@ ACCURACY, F1 = Final("accuracy"), Final("f1")
         ),
         preconditions=(
             Precondition("over-confident", "knowrl", Final("overconfidence_first"), at_least=0.45, otherwise="there is no over-confidence to be corrected"),
-            Precondition("can and cannot", "knowrl", Final("solvable_first"), at_least=0.35, at_most=0.65, otherwise="the model can do nearly all, or nearly nothing"),
+            Precondition(
+                "can and cannot", "knowrl", Final("solvable_first"), at_least=0.35, at_most=0.65, otherwise="the model can do nearly all, or nearly nothing"
+            ),
         ),
         quick={"warm_steps": 2, "introspection_runs": 2, "introspection_rounds": 1, "seed_size": 2},
     ),
@@ -225,7 +227,10 @@ class KnowRL(ReinforcePP):
                     found[example.label].append(example.text)
         for label in LABELS:
             if not found[label]:
-                warnings.warn(f"of {index} tasks of {self.task_set.name} none is {label} for {self.policy.name}; give verified examples of both kinds with --seed-tasks", stacklevel=2)
+                warnings.warn(
+                    f"of {index} tasks of {self.task_set.name} none is {label} for {self.policy.name}; give verified examples of both kinds with --seed-tasks",
+                    stacklevel=2,
+                )
         return found
 
     def tried_out(self, tasks: Sequence[Task], ledger: Ledger, seed: int) -> list[Example]:
@@ -236,9 +241,7 @@ class KnowRL(ReinforcePP):
         params = SamplingParams(
             max_new_tokens=config.sampler.max_new_tokens or task_set.max_new_tokens, temperature=config.evaluation.eval_temperature, stop=tuple(task_set.stop)
         )
-        requests = [
-            EpisodeRequest(task, sample, stream_key("tried-out", seed, task.id, sample)) for task in tasks for sample in range(config.solve_attempts)
-        ]
+        requests = [EpisodeRequest(task, sample, stream_key("tried-out", seed, task.id, sample)) for task in tasks for sample in range(config.solve_attempts)]
         turns = min(task_set.max_turns, config.sampler.max_turns) if task_set.max_turns > 1 else config.sampler.max_turns
         attempts = run_episodes(policy, requests, task_set, params, max_turns=turns, ledger=ledger)
         judge_attempts(attempts, task_set)
@@ -400,8 +403,8 @@ class KnowRL(ReinforcePP):
 
         asked = opinions()
         found = self_knowledge(asked, solved_at=self.config.solved_at)
-        if self.verdicts.prompts.names_both:
-            found |= {"flips": rate for rate in [flip_rate(asked, opinions(swapped=True))] if not math.isnan(rate)}
+        if self.verdicts.prompts.names_both and not math.isnan(rate := flip_rate(asked, opinions(swapped=True))):
+            found["flips"] = rate
         return {f"{name}_{entry}": value for entry, value in found.items()}
 
     # Saving
