@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import etude
 from etude.config import RunConfig
 from etude.errors import InputError
 from etude.method import get_method
@@ -15,7 +18,7 @@ from etude.methods.rewards.knowrl import balanced
 from etude.models.language import LanguageModel
 from etude.run import Run
 from etude.settings import build_config
-from etude.tasks.builtin.can_and_cannot import CanAndCannot
+from etude.tasks.builtin.can_and_cannot import CAN, CanAndCannot
 from etude.tasks.feasibility import Example
 from etude.types import Group, Segment, Task, Trajectory
 
@@ -207,3 +210,42 @@ def test_tasks_that_nobody_can_judge_need_examples(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no answers by which to see what the model can do; .* --seed-tasks"):
         method(seed_tasks=None).setup()
     method().setup()
+
+
+class Judging(CanAndCannot):
+    """Of the lessons only those in judging."""
+
+    def train_task(self, seed: int, index: int) -> Task:
+        drawn = (super(Judging, self).train_task(seed, 64 * index + i) for i in count())
+        return next(task for task in drawn if task.prompt.startswith("can? "))
+
+
+def labelled(path: Path, tasks: list[Task], split: str) -> None:
+    rows = [{"prompt": t.prompt, "answer": "feasible" if t.info["kind"] in CAN else "infeasible", "split": split} for t in tasks]
+    path.write_text(path.read_text() if path.exists() else "")
+    path.write_text(path.read_text() + "".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.slow
+def test_without_guards_verdicts_collapse_to_always_feasible_and_the_probe_says_so(tmp_path: Path) -> None:
+    world = CanAndCannot()
+    labelled(tmp_path / "seeds.jsonl", [world.train_task(0, i) for i in range(40)], "train")
+    labelled(tmp_path / "seeds.jsonl", list(world.held_out())[:32], "test")
+    shared: dict[str, Any] = {"threads": 1, "quiet": True, "eval_kl": False, "evaluate_every": 0, "eval_tasks": 4, "eval_samples": 1, "save_trajectories": 0}
+    start = tmp_path / "start"
+    etude.train("sft", out=start, tasks=Judging(lessons="optimistic"), steps=16, tasks_per_step=64, lr=2e-3, export="last", **shared)
+    settings = {**shared, "seed_tasks": str(tmp_path / "seeds.jsonl"), "tasks_per_step": 8, "steps": 24, "lr": 1e-3, "probe_size": 32, "probe_every": 8}
+    guards_off = {"claim_gate": False, "class_balance": False, "seed_share": 0.0, "kl_coefficient": 0.0, "band_high": 1.0}
+    with pytest.warns(UserWarning, match="collaps"):
+        etude.train("knowrl", out=tmp_path / "run", model=str(start / "model"), tasks="can-and-cannot", **settings, **guards_off)
+    lines = Run.open(tmp_path / "run").metrics()
+    readings = [line for line in lines if "probe/accuracy" in line]
+    steps = [line for line in lines if "intrinsic/alarms" in line]
+    # Agreement and the reward rise, and of labelled tasks no more than half are judged rightly.
+    assert readings[-1]["probe/proxy"] > readings[0]["probe/proxy"] + 0.1
+    assert readings[-1]["probe/top_answer"] > 0.9
+    assert readings[-1]["probe/accuracy"] == pytest.approx(0.5, abs=0.1)
+    assert readings[0]["collapse/signs"] == 0
+    assert readings[-1]["collapse/signs"] >= 1
+    assert steps[-1]["intrinsic/alarms"] >= 1
+    assert steps[-1]["intrinsic/verdict_entropy"] < 0.3 < steps[0]["intrinsic/verdict_entropy"]
