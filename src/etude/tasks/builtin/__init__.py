@@ -25,6 +25,7 @@ _FAMILIES = {
     "two-views": "two_views:TwoViews",
     "max5": "max5:Max5",
     "max5-flaws": "max5_flaws:Max5Flaws",
+    "can-and-cannot": "can_and_cannot:CanAndCannot",
 }
 
 
