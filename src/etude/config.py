@@ -182,6 +182,23 @@ class LearnerConfig:
 
 
 @dataclass
+class JudgeConfig:
+    """Which model judges attempts, for methods that ask one."""
+
+    judge: str = "live"
+    """Judge: `live` (the policy as it is), `frozen` (as it was at the start), `average` (a moving average of its weights), a model folder or hub id, or an endpoint
+    (`http://host:port/v1#model`)."""
+    judge_decay: Annotated[float, Ge(0), Lt(1)] = 0.99
+    """What the moving average keeps of its weights at every step."""
+    judge_tokens: AtLeastOne = 256
+    """Tokens a judgement may have."""
+    judge_temperature: NonNegative = 0.0
+    """Temperature of judgements (0: greedy)."""
+    judge_concurrency: AtLeastOne = 8
+    """Requests that run at once, where the judge is an endpoint."""
+
+
+@dataclass
 class PolicyOptimizationConfig:
     """What every method on the common loop can be told; methods add their own fields."""
 

@@ -188,7 +188,11 @@ class PolicyOptimization(Method):
             stream=lambda task, place, sample: self.stream(task, place, sample, round_),
             max_turns=self.max_turns,
             ledger=self.run.ledger,
+            ended=self.ended,
         )
+
+    def ended(self, trajectory: Trajectory) -> None:
+        """Hear of an attempt as soon as it has ended, while others still run: where a judge can begin that works beside the sampler."""
 
     def stream(self, task: Task, place: int, sample: int, round_: int = 0) -> int:
         """The key of the random numbers of attempt `sample` at the step's task number `place`."""
@@ -196,7 +200,7 @@ class PolicyOptimization(Method):
 
     def attempt(self, requests: Sequence[EpisodeRequest]) -> list[Trajectory]:
         """One trajectory for each request, in their order, not judged: for methods that say themselves how often and under which prompt a task is tried."""
-        return run_episodes(self.policy, requests, self.task_set, self.params, max_turns=self.max_turns, ledger=self.run.ledger)
+        return run_episodes(self.policy, requests, self.task_set, self.params, max_turns=self.max_turns, ledger=self.run.ledger, ended=self.ended)
 
     def judge(self, groups: Sequence[Group]) -> None:
         """Fill in every trajectory's rewards."""

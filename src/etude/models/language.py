@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -127,6 +128,11 @@ class LanguageModel:
         _complete_tokenizer(tokenizer, name)
         engine = Engine(model, tokenizer, eos_ids=_eos_ids(model, tokenizer), context_length=_context_length(model, tokenizer), slots=slots)
         return cls(name, model, tokenizer, engine, recommended_lr)
+
+    def copy(self, name: str) -> LanguageModel:
+        """The same model with weights, which do not train, and a sampler of its own: as it is now, whatever becomes of this one."""
+        model = copy.deepcopy(self.model).requires_grad_(False).eval()
+        return LanguageModel.wrap(model, self.tokenizer, name=name, slots=self.sampler.slots, recommended_lr=self.recommended_lr)
 
     @property
     def device(self) -> torch.device:
