@@ -102,8 +102,8 @@ class RISEConfig(GRPOConfig):
         ),
         common={
             "tasks": "arithmetic",
-            "warm_tasks": "rating:honest=0.4,solving=0.3,slips=0.2",
-            "warm_steps": 60,
+            "warm_tasks": "rating:honest=0.35,solving=0.3,slips=0.2",
+            "warm_steps": 120,
             "warm_lr": 1e-3,
             "lr": 3e-4,
             "tasks_per_step": 8,
