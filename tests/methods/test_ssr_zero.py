@@ -102,7 +102,7 @@ def test_scores_become_rewards_and_what_has_no_form_or_breaks_a_rule_is_never_ju
     group = Group("g", [attempt(TASK, text, i) for i, text in enumerate(texts)])
     method.judge([group])
     assert group.rewards == pytest.approx([1.0, 7 / 9, -1.0, 0.0, 0.0, 0.0])
-    assert len(method.assessor.asked) == 2
+    assert len(method.judging.asked) == 2
     assert method.run.ledger.model_calls == {"judge": 2}
     metrics = ssr_zero.assessment_metrics([group])
     assert metrics["surface/in_form"] == pytest.approx(5 / 6)
@@ -124,9 +124,9 @@ def test_an_attempt_is_handed_in_once_and_as_soon_as_it_has_ended(made: Callable
     method.setup()
     early = attempt(TASK, f"answer: {RIGHT}")
     method.ended(early)
-    assert len(method.assessor.asked) == 1
+    assert len(method.judging.asked) == 1
     method.judge([Group("g", [early])])
-    assert len(method.assessor.asked) == 1
+    assert len(method.judging.asked) == 1
     assert early.reward == 1.0
 
 
@@ -137,14 +137,14 @@ def test_several_judgements_are_averaged_and_each_has_random_numbers_of_its_own(
     group = Group("g", [attempt(TASK, f"answer: {RIGHT}")])
     method.judge([group])
     assert group.rewards == [pytest.approx(4 / 9)]
-    assert len({q.stream for q in method.assessor.asked}) == 3
+    assert len({q.stream for q in method.judging.asked}) == 3
 
 
 @pytest.mark.parametrize(("unreadable", "reward"), [("zero", 0.0), ("unjudged", float("nan"))])
 def test_a_judgement_that_was_cut_off_or_has_no_score(made: Callable[..., Any], unreadable: str, reward: float) -> None:
     method = made(unreadable=unreadable)
     method.setup()
-    method.assessor.finished = False
+    method.judging.finished = False
     group = Group("g", [attempt(TASK, f"answer: {RIGHT}")])
     method.judge([group])
     assert group.rewards == [pytest.approx(reward, nan_ok=True)]
@@ -165,7 +165,7 @@ def test_quotation_marks_are_neither_judged_nor_measured(made: Callable[..., Any
     method.setup()
     group = Group("g", [attempt(TASK, f"answer: “{RIGHT}”")])
     method.judge([group])
-    assert method.assessor.asked[-1].messages[0].content.endswith(f"\n{RIGHT}")
+    assert method.judging.asked[-1].messages[0].content.endswith(f"\n{RIGHT}")
     assert ssr_zero.assessment_metrics([group])["surface/quoted"] == 1.0
 
 

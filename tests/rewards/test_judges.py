@@ -77,10 +77,10 @@ def test_the_average_takes_its_share_of_every_step(policy: LanguageModel) -> Non
     judge = open_judge(JudgeConfig(judge="average", judge_decay=0.75, judge_tokens=30), policy, Ledger())
     first = answers(judge)
     change(policy)
-    judge.follow(policy)
+    judge.follow()
     # 0.75 of the start, and 0.25 of a quarter of it; then 0.75 of that and 0.25 of a quarter again.
     torch.testing.assert_close(judge.state()[name], start * 0.8125)
-    judge.follow(policy)
+    judge.follow()
     torch.testing.assert_close(judge.state()[name], start * 0.671875)
 
     other = open_judge(JudgeConfig(judge="average", judge_decay=0.75, judge_tokens=30), policy, Ledger())
@@ -88,7 +88,7 @@ def test_the_average_takes_its_share_of_every_step(policy: LanguageModel) -> Non
     other.load_state(judge.state())
     assert answers(other) == answers(judge)
     for _ in range(40):
-        judge.follow(policy)
+        judge.follow()
     assert answers(judge) == answers(open_judge(JudgeConfig(judge_tokens=30), policy, Ledger()))
 
 

@@ -86,7 +86,7 @@ def rank_correlation(scores: Sequence[float], qualities: Sequence[float]) -> flo
         return math.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConstantInputWarning)
-        return float(spearmanr(scores, qualities).statistic)
+        return float(spearmanr(scores, qualities)[0])  # type: ignore[arg-type]
 
 
 def judge_signs(now: Metrics, start: Metrics, *, most_gain: float, least_correlation: float) -> dict[str, str]:

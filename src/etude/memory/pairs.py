@@ -27,6 +27,7 @@ class PairedCurriculum(Curriculum):
 
     def next(self, count: int) -> list[Task]:
         chosen: list[Task] = []
+        asked: Task | None = None
         for _ in range(LOOKED_AT * count):
             asked = self.inner.next(1)[0]
             task = self.rewrite(asked)
@@ -36,6 +37,7 @@ class PairedCurriculum(Curriculum):
             chosen.append(task)
             if len(chosen) == count:
                 return chosen
+        assert asked is not None, "at least one task is asked for"
         raise InputError(
             f"of {LOOKED_AT * count} tasks {len(chosen)} have another wording that can be used, the last of them {asked.id!r} ({asked.prompt[:60]!r}); "
             f"expected at least {count}: give other tasks, or another --rewriter"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 
@@ -18,12 +17,11 @@ class AveragedModel:
     Only weights that train are averaged, in float32 whatever the model's own format: a step of a hundred-thousandth is lost in fewer digits.
     """
 
-    def __init__(self, policy: LanguageModel, *, slots: int = 0) -> None:
+    def __init__(self, policy: LanguageModel) -> None:
         self._policy = policy
-        copied = copy.deepcopy(policy.model).requires_grad_(False).eval()
-        self.model = LanguageModel.wrap(copied, policy.tokenizer, name=f"the average of {policy.name}", slots=slots)
+        self.model = policy.copy(f"the average of {policy.name}")
         trained = {name for name, p in policy.model.named_parameters() if p.requires_grad}
-        self._own = {name: p for name, p in copied.named_parameters() if name in trained}
+        self._own = {name: p for name, p in self.model.model.named_parameters() if name in trained}
         self._average = {name: p.data if p.dtype == torch.float32 else p.data.float() for name, p in self._own.items()}
 
     @torch.no_grad()

@@ -17,12 +17,12 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from etude.config import JudgeConfig
 from etude.errors import InputError
 from etude.ledger import FORWARD, Ledger
+from etude.models.averaged import AveragedModel
 from etude.models.endpoint import Endpoint
 from etude.models.language import LanguageModel
 from etude.models.sampling import Request, SamplingParams
@@ -66,7 +66,7 @@ class Judge(ABC):
         Raises what answering raises: EtudeError or InputError of an endpoint that fails.
         """
 
-    def follow(self, policy: LanguageModel) -> None:
+    def follow(self) -> None:
         """Hear that the policy has changed: after every step. An average takes its part of the new weights."""
 
     def state(self) -> dict[str, Tensor]:
@@ -123,35 +123,20 @@ class LocalJudge(Judge):
 
 
 class AverageJudge(LocalJudge):
-    """An exponential moving average of the policy's weights: w <- decay w + (1 - decay) w_policy after every step, in float32 whatever the policy's format is."""
+    """An exponential moving average of the policy's weights: w <- decay w + (1 - decay) w_policy after every step."""
 
     def __init__(self, policy: LanguageModel, decay: float, params: SamplingParams, ledger: Ledger) -> None:
-        super().__init__(policy.copy(f"the average of {policy.name}"), params, ledger)
-        self.decay = decay
-        self._average = {name: p.detach().float().clone() for name, p in policy.model.named_parameters() if p.requires_grad}
+        self.average, self.decay = AveragedModel(policy), decay
+        super().__init__(self.average.model, params, ledger)
 
-    @torch.no_grad()
-    def follow(self, policy: LanguageModel) -> None:
-        for name, parameter in policy.model.named_parameters():
-            if name in self._average:
-                self._average[name].lerp_(parameter.detach().float(), 1 - self.decay)
-        self._apply()
+    def follow(self) -> None:
+        self.average.follow(1 - self.decay)
 
     def state(self) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in self._average.items()}
+        return self.average.state()
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, value in self._average.items():
-            value.copy_(tensors[name])
-        self._apply()
-
-    @torch.no_grad()
-    def _apply(self) -> None:
-        own = dict(self.model.model.named_parameters())
-        for name, value in self._average.items():
-            own[name].copy_(value)
-        sampler = self.model.sampler
-        sampler.update(sampler.version + 1, self.model.model.named_parameters())
+        self.average.load_state(tensors)
 
 
 class EndpointJudge(Judge):

@@ -27,20 +27,51 @@ class JudgedConfig(GRPOConfig):
     judging: JudgeConfig = field(default_factory=JudgeConfig)
 
 
-class Judged(GRPO):
-    """GRPO whose attempts are put to a judge. A subclass says what is asked (`question`) and, in `judge`, makes rewards of what `judgements` gives."""
+class WithJudge(GRPO):
+    """GRPO with a judge at hand, `judging`, which follows the policy, is saved with the run and closed at its end."""
 
     Config: ClassVar[type] = JudgedConfig
     config: JudgedConfig
+    judging: Judge
 
     def setup(self) -> None:
         super().setup()
         self.judging = self.open_judge()
-        self._asked: dict[int, tuple[Trajectory, Future[Judgement]]] = {}
 
     def open_judge(self) -> Judge:
         """Who judges: what the options say."""
         return open_judge(self.config.judging, self.policy, self.run.ledger)
+
+    def update(self, groups: Sequence[Group]) -> Metrics:
+        metrics = super().update(groups)
+        self.judging.follow()
+        return metrics
+
+    def state(self) -> State:
+        state = super().state()
+        return replace(state, tensors=state.tensors | {JUDGE + name: value for name, value in self.judging.state().items()})
+
+    def load_state(self, state: State) -> None:
+        super().load_state(state)
+        self.judging.load_state({name.removeprefix(JUDGE): value for name, value in state.tensors.items() if name.startswith(JUDGE)})
+
+    def close(self) -> None:
+        super().close()
+        # A run whose input was refused has none yet.
+        if hasattr(self, "judging"):
+            self.judging.close()
+
+    def transcripts_wanted(self) -> int:
+        """How many of a step are kept."""
+        return min(KEPT, self.run.config.save_trajectories)
+
+
+class Judged(WithJudge):
+    """GRPO that asks one question about each attempt. A subclass says which (`question`) and, in `judge`, makes rewards of what `judgements` gives."""
+
+    def setup(self) -> None:
+        super().setup()
+        self._asked: dict[int, tuple[Trajectory, Future[Judgement]]] = {}
 
     def answer(self, trajectory: Trajectory, question: Question) -> Future[Judgement]:
         """The judgement of an attempt, perhaps not there yet."""
@@ -79,27 +110,9 @@ class Judged(GRPO):
             for t, j, value in zip(group.trajectories, answers, values, strict=True)
             if j is not None and (question := self.question(t)) is not None
         ]
-        wanted = min(KEPT, self.run.config.save_trajectories)
+        wanted = self.transcripts_wanted()
         if wanted and rows:
             self.run.save_judgements(self.run.step, rows[:: max(1, len(rows) // wanted)][:wanted])
-
-    def update(self, groups: Sequence[Group]) -> Metrics:
-        metrics = super().update(groups)
-        self.judging.follow(self.policy)
-        return metrics
-
-    def state(self) -> State:
-        state = super().state()
-        return replace(state, tensors=state.tensors | {JUDGE + name: value for name, value in self.judging.state().items()})
-
-    def load_state(self, state: State) -> None:
-        super().load_state(state)
-        self.judging.load_state({name.removeprefix(JUDGE): value for name, value in state.tensors.items() if name.startswith(JUDGE)})
-
-    def close(self) -> None:
-        super().close()
-        if hasattr(self, "judging"):
-            self.judging.close()
 
     def _ask(self, trajectory: Trajectory) -> None:
         messages = self.question(trajectory)

@@ -166,7 +166,7 @@ class CoReward(GRPO):
         if self.config.label == "truth":
             self.require_answers()
         if self.config.label == "teacher":
-            self.teacher = AveragedModel(self.policy, slots=self.config.sampler.slots)
+            self.teacher = AveragedModel(self.policy)
         if self.config.eval_twins:
             self.held_out_twins = [twin_of(task) for task in self.rewritten(self.held_out)]
             if not self.held_out_twins:

@@ -17,23 +17,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
 from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
-from etude.config import AtLeastOne, Count, JudgeConfig, NonNegative, Share
+from etude.config import AtLeastOne, Count, NonNegative, Share
 from etude.errors import InputError
 from etude.evals.evaluate import Evaluation
 from etude.evals.judge_probe import judge_reading, judge_signs, planted
 from etude.evals.measures import Final
 from etude.evals.probe import Probe
 from etude.method import State, register
-from etude.methods.baselines.grpo import GRPO, GRPOConfig
+from etude.methods.rewards._judged import JudgedConfig, WithJudge
 from etude.models.sampling import stream_key
 from etude.rewards.assessed import Assessed, assessment_metrics, total_reward
 from etude.rewards.direct_assessment import FORMS, Assessment, assessment_form, escaped, read_score
-from etude.rewards.judges import Judge, Judgement, LocalJudge, Question, open_judge
+from etude.rewards.judges import Judgement, LocalJudge, Question
 from etude.rewards.text_metrics import REFERENCE_METRICS, text_metric
 from etude.rewards.zero_rules import ZERO_RULES, ZeroRule, broken_rules
 from etude.tasks.builtin.translation import LANGUAGES
@@ -46,12 +46,11 @@ WARM_TASKS = "translation-judging:judging=0.8,noise=0.15,slips=0.18"
 
 
 @dataclass
-class SSRZeroConfig(GRPOConfig):
+class SSRZeroConfig(JudgedConfig):
     """Options of SSR-Zero."""
 
     kl_coefficient: NonNegative = 0.001
     """Weight of the divergence from the starting policy in the loss."""
-    judging: JudgeConfig = field(default_factory=JudgeConfig)
     judge_prompt: str = "auto"
     """How the judge is asked: `assessment` (0 to 100), `digit` (0 to 9, for a model that was taught it), or a text file with {source} and {candidate}; `auto`: `digit` for
     the invented languages and where the long form does not fit, else `assessment`."""
@@ -164,11 +163,10 @@ class SSRZeroConfig(GRPOConfig):
         quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "tasks_per_step": 4, "group_size": 4, "judge_probe_tasks": 2},
     ),
 )
-class SSRZero(GRPO):
+class SSRZero(WithJudge):
     """Differs from GRPO in the reward."""
 
     config: SSRZeroConfig
-    assessor: Judge | None = None
 
     def setup(self) -> None:
         config, inputs = self.config, self.inputs
@@ -193,7 +191,6 @@ class SSRZero(GRPO):
             raise InputError(
                 f"--external-metric {needed[0]} compares with references, and the first tasks of {self.task_set.name} have none; give lines a 'reference'"
             )
-        self.assessor = open_judge(config.judging, self.policy, self.run.ledger)
         self.form = self.choose_form()
         watched = self.probe.tasks if self.probe is not None else self.held_out
         labelled = [task for task in watched if task.answer is not None][: config.judge_probe_tasks]
@@ -205,7 +202,7 @@ class SSRZero(GRPO):
         """How the judge is asked. Raises InputError where what was asked for leaves it no room to answer."""
         config, task = self.config, self.task_set.train_task(self.run.seed, 0)
         fields = fields_of(task, *self.prompts.languages)
-        model = self.assessor.model if isinstance(self.assessor, LocalJudge) else None
+        model = self.judging.model if isinstance(self.judging, LocalJudge) else None
 
         def room(form: Assessment) -> int:
             """Tokens left behind a question about a translation as long as its source."""
@@ -265,13 +262,11 @@ class SSRZero(GRPO):
 
     def ask(self, questions: Sequence[tuple[Message, int]]) -> list[Future[Judgement]]:
         """Hand questions to the judge, each with the key of its random numbers."""
-        assert self.assessor is not None, "the judge is opened in setup"
-        return [self.assessor.ask(Question((message,), stream)) for message, stream in questions]
+        return [self.judging.ask(Question((message,), stream)) for message, stream in questions]
 
     def settle(self) -> None:
         """Have everything answered that was asked."""
-        assert self.assessor is not None, "the judge is opened in setup"
-        self.assessor.settle()
+        self.judging.settle()
 
     def read(self, judgement: Judgement) -> float | None:
         """A judgement's score in [0, 1]. One that was cut off has none: `score: 8` may have become 85."""
@@ -317,7 +312,7 @@ class SSRZero(GRPO):
         groups = super().collect(tasks)
         self.counted = assessment_metrics(groups)
         records = [self.record(t) for t in trajectories_of(groups) if t.tags["assessed"].asked]
-        wanted = self.run.config.save_trajectories
+        wanted = self.transcripts_wanted()
         self.run.save_judgements(self.run.step, records[:: max(1, len(records) // wanted)][:wanted] if wanted else [])
         return groups
 
@@ -337,12 +332,6 @@ class SSRZero(GRPO):
 
     def credit(self, groups: Sequence[Group]) -> Metrics:
         return super().credit(groups) | self.counted
-
-    def update(self, groups: Sequence[Group]) -> Metrics:
-        metrics = super().update(groups)
-        assert self.assessor is not None, "the judge is opened in setup"
-        self.assessor.follow(self.policy)
-        return metrics
 
     # Measuring
 
@@ -381,18 +370,9 @@ class SSRZero(GRPO):
 
     def state(self) -> State:
         state = super().state()
-        assert self.assessor is not None, "the judge is opened in setup"
         state.plain |= {"first_scores": self.first_scores, "told": sorted(self.told)}
-        state.tensors |= {f"judge.{name}": tensor for name, tensor in self.assessor.state().items()}
         return state
 
     def load_state(self, state: State) -> None:
         super().load_state(state)
-        assert self.assessor is not None, "the judge is opened in setup"
         self.first_scores, self.told = state.plain["first_scores"], set(state.plain["told"])
-        self.assessor.load_state({name.removeprefix("judge."): t for name, t in state.tensors.items() if name.startswith("judge.")})
-
-    def close(self) -> None:
-        super().close()
-        if self.assessor is not None:
-            self.assessor.close()
