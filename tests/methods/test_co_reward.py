@@ -145,18 +145,19 @@ def test_one_answer_to_everything_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_consensus_on_one_answer_pays_and_the_probe_finds_it_out(tmp_path: Path) -> None:
-    """Both wordings say 0 to everything about half of the time, which is the majority's answer: nothing but labels can tell that from learning."""
+    """Both wordings say 0 to everything more than half of the time, which is the majority's answer: to the reward that is agreement, and it rises."""
     warm = {"tasks": "two-views:both=1,constant=0.6", "steps": 14, "tasks_per_step": 32, "lr": 1e-3, "export": "last", "eval_tasks": 4, "eval_samples": 1}
     etude.train("sft", out=tmp_path / "warm", quiet=True, threads=1, eval_kl=False, evaluate_every=0, **warm)
     probed = {"probe": "always", "probe_size": 16, "probe_samples": 4, "probe_every": 4, "steps": 8, "tasks_per_step": 8, "group_size": 8, "lr": 1e-3}
     settings = {**RUN, **probed, "model": str(tmp_path / "warm" / "model"), "tasks": "two-views", "rewriter": "words", "max_new_tokens": 0}
-    summary = etude.train("co-reward", out=tmp_path / "run", checkpoint_every=0, **{k: v for k, v in settings.items() if k != "checkpoint_every"})
+    with pytest.warns(UserWarning, match="of all attempts give one and the same answer"):
+        summary = etude.train("co-reward", out=tmp_path / "run", **{**settings, "checkpoint_every": 0})
     steps = [line for line in Run.open(tmp_path / "run").metrics() if "reward/mean" in line]
-    assert steps[-1]["reward/mean"] > 0.9 > steps[0]["reward/mean"] + 0.2
+    assert steps[-1]["reward/mean"] > 0.95 > steps[0]["reward/mean"] + 0.1
     assert steps[-1]["votes/agreement_wrong"] > 0.8
     assert steps[-1]["votes/label_accuracy"] < 0.2
     assert steps[-1]["votes/top_answer"] > 0.9
-    assert {"exploited", "one_answer"} & {sign for collapse in summary.collapses for sign in collapse["signs"]}
+    assert "one_answer" in {sign for collapse in summary.collapses for sign in collapse["signs"]}
 
 
 def test_lines_with_their_own_twin_need_no_answer(tmp_path: Path) -> None:

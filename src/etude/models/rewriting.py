@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
 
 from etude.errors import InputError
 from etude.ledger import FORWARD, Ledger
@@ -39,10 +38,8 @@ The question:
 _PARTS = re.compile(rf"{ORIGINAL}\**(?P<original>.*?)\**{REWRITE}\**(?P<rewrite>.*)", re.DOTALL | re.IGNORECASE)
 
 
-class Writer(Protocol):
-    """What writes a text for each prompt, and counts what that costs."""
-
-    def __call__(self, asked: Sequence[Task], ledger: Ledger) -> list[str]: ...
+Writer = Callable[[Sequence[Task], Ledger], list[str]]
+"""What writes a text for each request, and counts what that costs."""
 
 
 def asking(task: Task) -> Task:
