@@ -147,7 +147,7 @@ class Introspection(Curriculum):
         """One cycle: have tasks written under both claims, and queue what is new."""
         pool = self.pool
         feasible = round(self.feasible_share * self.runs)
-        claims = [LABELS[0] if i < feasible else LABELS[1] for i in range(self.runs)]
+        claims: list[Label] = [LABELS[0] if i < feasible else LABELS[1] for i in range(self.runs)]
         rng = self.rng("introspection", self.cycle)
         rng.shuffle(claims)
         requests = [self.prompts.writing(claim, pool.shots(claim, self.verified_shots, self.written_shots, rng)) for claim in claims]
