@@ -121,6 +121,8 @@ class FAPOConfig(DAPOConfig, JudgedConfig):
             ),
             Precondition("the judge is as good as the paper's", "fapo", Final("recall"), at_least=0.85, otherwise="flaws are not found"),
         ),
+        tried="The warm-up alone, on seed 0, 64 held-out tasks of 4 samples: after 30 steps of imitation 26.6 % of the attempts are right and 0.8 % sound, so that 97 % of "
+        "the right ones are flawed. The learning rate, the budget and the arms were not tried.",
         quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "eval_tasks": 4, "tasks_per_step": 4, "group_size": 4, "evaluate_every": 1},
     ),
 )

@@ -93,6 +93,7 @@ class FAPOGenRMConfig(DAPOConfig):
                 otherwise="the judge names almost no step rightly at the start, or almost every one",
             ),
         ),
+        tried="Nothing yet: neither the warm-up nor the learning rate.",
         quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "eval_tasks": 16, "tasks_per_step": 4, "group_size": 4, "evaluate_every": 1},
     ),
 )
