@@ -144,12 +144,16 @@ class CoRewardConfig(GRPOConfig):
                 "the wordings' mistakes differ",
                 "co-reward",
                 Final("wrong_alike_first"),
-                at_most=0.1,
+                # A step has few pairs: 1 in 16 was seen over 32 of them.
+                at_most=0.2,
                 otherwise="both wordings are wrong in the same way, which no agreement can show",
             ),
         ),
         quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_tasks": 4, "eval_samples": 1},
-        tried="",
+        tried="The start. After 60 steps of imitation of demonstrations that are right in 55 % of cases where a wording is the strong one, on seed 0: pass@1 31 % in "
+        "symbols and 25 % in words, the majority of 8 attempts right in 39 % of the groups, both wordings' votes wrong alike in 6 % of the pairs, the most common answer "
+        "10 % of all. That share was then raised to 65 %, so that more votes are right. Learning rate and budget are those of the other claims at this size and "
+        "were not tuned.",
     ),
 )
 class CoReward(GRPO):
