@@ -152,6 +152,8 @@ ACCURACY, F1 = Final("balanced_accuracy"), Final("f1")
                 "can and cannot", "knowrl", Final("solvable_first"), at_least=0.15, at_most=0.65, otherwise="the model can do nearly all, or nearly nothing"
             ),
         ),
+        tried="One run with guards and one without, on seed 0, with 40 steps and evaluations at 20: classes weighed alike 38.6 % before, 84.4 % with guards, 50.0 % "
+        "without; F1 0.12, 0.91 and 0. The start solves 27 % of the tasks half of the time, for which accuracy over all tasks would favour refusing. Nothing was tuned.",
         quick={"warm_steps": 2, "introspection_runs": 2, "introspection_rounds": 1, "seed_size": 2},
     ),
 )
