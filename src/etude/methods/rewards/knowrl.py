@@ -379,6 +379,13 @@ class KnowRL(ReinforcePP):
         metrics["intrinsic/verdict_entropy"] = entropy_bits([v for v in everything if v is not None])
         metrics["intrinsic/information"] = information_bits(pairs)
         metrics["intrinsic/invalid"] = mean([float(v is None) for v in everything], default=0.0)
+        if not opinions and "nothing written" not in self.sounded:
+            self.sounded.add("nothing written")
+            warnings.warn(
+                f"step {self.run.step}: {self.policy.name} wrote no task that could be read as one; expected what the prompts ask for (see --prompts), "
+                "which a small model has to be taught first",
+                stacklevel=2,
+            )
         signs = alarms(seeds=list(self.seed_verdicts), verdicts=everything)
         for name in sorted(signs.keys() - self.sounded):
             warnings.warn(f"step {self.run.step}: {signs[name]}; the verdicts say little about what the model can do, or have collapsed", stacklevel=2)
