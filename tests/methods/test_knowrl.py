@@ -138,6 +138,17 @@ def test_a_collapse_to_always_feasible_sounds_the_alarm_once(tmp_path: Path) -> 
         method.introspected(groups)
 
 
+def test_a_model_that_writes_no_tasks_is_told_of_once(tmp_path: Path) -> None:
+    method = ready(tmp_path)
+    verified = [group(method, "FFFI", label="feasible")]
+    method.judge(verified)
+    with pytest.warns(UserWarning, match="tiny wrote no task that could be read"):
+        method.introspected(verified)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method.introspected(verified)
+
+
 def test_examples_are_measured_where_none_are_given_and_are_in_the_accounts(tmp_path: Path) -> None:
     method = ready(tmp_path, seed_tasks=None, solve_attempts=4)
     seeds = method.verified()
@@ -212,12 +223,12 @@ def test_tasks_that_nobody_can_judge_need_examples(tmp_path: Path) -> None:
     method().setup()
 
 
-class Judging(CanAndCannot):
-    """Of the lessons only those in judging."""
+class Introspective(CanAndCannot):
+    """Of the lessons only those in writing and judging."""
 
     def train_task(self, seed: int, index: int) -> Task:
-        drawn = (super(Judging, self).train_task(seed, 64 * index + i) for i in count())
-        return next(task for task in drawn if task.prompt.startswith("can? "))
+        drawn = (super(Introspective, self).train_task(seed, 64 * index + i) for i in count())
+        return next(task for task in drawn if "lesson" in task.info)
 
 
 def labelled(path: Path, tasks: list[Task], split: str) -> None:
@@ -233,10 +244,10 @@ def test_without_guards_verdicts_collapse_to_always_feasible_and_the_probe_says_
     labelled(tmp_path / "seeds.jsonl", list(world.held_out())[:32], "test")
     shared: dict[str, Any] = {"threads": 1, "quiet": True, "eval_kl": False, "evaluate_every": 0, "eval_tasks": 4, "eval_samples": 1, "save_trajectories": 0}
     start = tmp_path / "start"
-    etude.train("sft", out=start, tasks=Judging(lessons="optimistic"), steps=16, tasks_per_step=64, lr=2e-3, export="last", **shared)
+    etude.train("sft", out=start, tasks=Introspective(lessons="optimistic"), steps=16, tasks_per_step=64, lr=2e-3, export="last", **shared)
     settings = {**shared, "seed_tasks": str(tmp_path / "seeds.jsonl"), "tasks_per_step": 8, "steps": 24, "lr": 1e-3, "probe_size": 32, "probe_every": 8}
     guards_off = {"claim_gate": False, "class_balance": False, "seed_share": 0.0, "kl_coefficient": 0.0, "band_high": 1.0}
-    with pytest.warns(UserWarning, match="collaps"):
+    with pytest.warns(UserWarning, match="of a batch's verdicts are 'feasible'"):
         etude.train("knowrl", out=tmp_path / "run", model=str(start / "model"), tasks="can-and-cannot", **settings, **guards_off)
     lines = Run.open(tmp_path / "run").metrics()
     readings = [line for line in lines if "probe/accuracy" in line]

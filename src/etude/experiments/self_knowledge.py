@@ -8,7 +8,7 @@ from typing import Any
 from etude.evals.measures import Average, Final, First
 from etude.experiments.imitate_first import imitate_first
 
-MEASURED = ("accuracy", "f1", "ece", "feasible", "refusal", "over_refusal", "overconfidence", "consistency", "solvable")
+MEASURED = ("accuracy", "balanced_accuracy", "f1", "ece", "feasible", "refusal", "over_refusal", "overconfidence", "consistency", "solvable")
 """Of `etude.evals.self_knowledge`, on held-out tasks against what the model solves of them."""
 
 
