@@ -96,12 +96,13 @@ NOISY = {"demo_noise": 0.25}
             Precondition("something to forget", "sft", First("eval/retention"), at_least=0.8, otherwise="what is not trained is hardly known to begin with"),
             Precondition("demonstrations teach", "sft, clean", gain("eval/pass@1"), at_least=0.1, otherwise="even right demonstrations teach too little"),
         ),
-        tried="Learning rates, on tuning seed 0 with 64 held-out tasks of each set, as accuracy on what is trained and the mean over what is not; the start is 42.2 % and "
-        "94.1 %. With noise: SFT 39.1 % and 91.0 % at 1e-4, 28.1 % and 66.4 % at 3e-4, 25.0 % and 25.8 % at 1e-3; OTR 39.1 % and 85.9 % at 3e-4, 28.1 % and 47.3 % at 1e-3; "
-        "DFT 34.4 % and 56.2 % at 1e-3; draws from anywhere 0 % and 1.2 % at 1e-3. Without: at 1e-3 SFT 60.9 % and 77.7 %, OTR 46.9 % and 79.7 %. So at the same rate OTR was "
-        "ahead on both with noise, and at the best rate of each that was tried it was not: no arm gained from noisy demonstrations in 60 steps. The rate of each noisy arm is the "
-        "best that was tried, for DFT and for draws from anywhere OTR's; rates under 1e-4, and 1e-4 for OTR, were not tried. Before that the rate did not fall (SFT at 3e-4: "
-        "26.6 % and 46.5 %, of 128 tasks). Harder arithmetic is trained because its greedy accuracy leaves room: that of the default is 100 %.",
+        tried="Learning rates, on tuning seed 0 with 64 held-out tasks of each set, as accuracy on what is trained and the mean over what is not; the start is 42.2 %"
+        " and 94.1 %. With noise: SFT 39.1 % and 91.0 % at 1e-4, 28.1 % and 66.4 % at 3e-4, 25.0 % and 25.8 % at 1e-3; OTR 39.1 % and 85.9 % at 3e-4, 28.1 % "
+        "and 47.3 % at 1e-3; DFT 34.4 % and 56.2 % at 1e-3; draws from anywhere 0 % and 1.2 % at 1e-3. Without: at 1e-3 SFT 60.9 % and 77.7 %, OTR 46.9 % and "
+        "79.7 %. So at the same rate OTR was ahead on both with noise, and at the best rate of each that was tried it was not: no arm gained from noisy "
+        "demonstrations in 60 steps. The rate of each noisy arm is the best that was tried, for DFT and for draws from anywhere OTR's; rates under 1e-4, and "
+        "1e-4 for OTR, were not tried. Before that the rate did not fall (SFT at 3e-4: 26.6 % and 46.5 %, of 128 tasks). Harder arithmetic is trained because "
+        "its greedy accuracy leaves room: that of the default is 100 %.",
         plot="eval/retention",
     ),
 )
