@@ -238,7 +238,7 @@ class Learner:
             reference_logprobs=given([v for t in members for v in reference[id(t)]]) if reference else None,
             entropies=entropies,
             logits=TokenLogits(logits, packed.targets, packed.owner, packed.place),
-            names=[(*self._now, i) for i in packed.members],
+            names=[(self._now[0], self._now[1], i) for i in packed.members],
         )
 
     # Looking
