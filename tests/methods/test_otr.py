@@ -25,7 +25,8 @@ def ready(folder: Path, tasks: TaskSet, slug: str = "otr", seed: int = 0, **sett
     config = build_config(slug, **{**SMALL, **settings})
     policy = LanguageModel.load("tiny", device="cpu", learner=config.method.learner)
     folder.mkdir(exist_ok=True)
-    method: Any = get_method(slug)(config, Run(folder, RunConfig(seed=seed, save_trajectories=0)), policy=policy, task_set=tasks)
+    kind: Any = get_method(slug)
+    method = kind(config, Run(folder, RunConfig(seed=seed, save_trajectories=0)), policy=policy, task_set=tasks)
     method.setup()
     return method
 
@@ -41,21 +42,21 @@ def nll(method: Any, trajectories: list[Any]) -> list[list[float]]:
 
 def test_likely_tokens_are_learnt_and_implausible_ones_left_which_sft_learns(tmp_path: Path) -> None:
     change: dict[str, dict[str, float]] = {}
+    metrics: dict[str, dict[str, float]] = {}
     for slug in ("otr", "sft"):
         method = ready(tmp_path / slug, Arithmetic(), slug, lr=3e-4, demo_noise=0.25)
         given = shown(method)
         before = [v for values in nll(method, given) for v in values]
         for _ in range(10):
-            metrics = method.update([Group(t.task.id, [t]) for t in given])
+            metrics[slug] = method.update([Group(t.task.id, [t]) for t in given])
         after = [v for values in nll(method, given) for v in values]
         pairs = list(zip(before, after, strict=True))
         change[slug] = {
             "likely": sum(b - a for a, b in pairs if a < 1) / sum(a < 1 for a, _ in pairs),
             "implausible": sum(b - a for a, b in pairs if a > 6) / sum(a > 6 for a, _ in pairs),
         }
-        if slug == "otr":
-            assert 0.2 < metrics["loss/dead"] < 0.8
-            assert 0 < metrics["loss/weight"] < 1
+    assert 0.2 < metrics["otr"]["loss/dead"] < 0.8
+    assert 0 < metrics["otr"]["loss/weight"] < 1
     assert change["sft"]["implausible"] < -1
     assert change["otr"]["implausible"] > change["sft"]["implausible"] / 2, change
     assert change["otr"]["likely"] < 0, change
