@@ -76,7 +76,7 @@ class RStar2Config(GRPOConfig):
     claim=Claim(
         statement="Rewards for answers alone leave failed tool calls in right answers. Learning from the clean ones among twice as many attempts removes them and makes "
         "answers shorter, at the same accuracy or better.",
-        expectation="From a model a quarter of whose calls in right attempts fail, on the same number of generated tokens, that share is lower under RoC than under "
+        expectation="From a model half of whose calls in right attempts fail, on the same number of generated tokens, that share is lower under RoC than under "
         "GRPO on all attempts by more than 5 points in the last quarter of the budget, right attempts are shorter, and held-out pass@1 is at most 3 points lower.",
         arms=(
             Arm("rstar2", settings={"method": "rstar2", "group_size": 8}),
@@ -85,7 +85,7 @@ class RStar2Config(GRPOConfig):
         ),
         common={
             "model": "tiny",
-            "tasks": "calculator:sloppy=0.6,spare_turns=6",
+            "tasks": "calculator:sloppy=0.9,spare_turns=6",
             "tasks_per_step": 8,
             "lr": 1e-3,
             "eval_tasks": 96,
@@ -93,7 +93,7 @@ class RStar2Config(GRPOConfig):
             "evaluate_every": 10,
         },
         experiment="etude.experiments.flawed_positives:flawed_positives",
-        budget="80k-tokens",
+        budget="60k-tokens",
         tests=(
             Comparison("failed calls in right attempts", "rstar2", "grpo", Final("error_rate"), better="lower", margin=0.05),
             Comparison("length of right attempts", "rstar2", "grpo", Final("length"), better="lower"),
@@ -120,9 +120,10 @@ class RStar2Config(GRPOConfig):
                 otherwise="the model solves almost nothing, or almost everything",
             ),
         ),
-        tried="The spare turns. With 2 of them a failed call can cost the answer, and on the reported seeds failed calls were gone in every arm by the last quarter: what "
-        "the answer's reward punishes already needs no selection. With 6 they cost nothing, and on seed 0 34.5 % of GRPO's calls in right attempts still failed after "
-        "40k tokens, of 38.0 % at the start.",
+        tried="The model's habit. Twice the claim was run on the reported seeds and found nothing to do. With 2 spare turns a failed call can cost the answer, and with 6, "
+        "where it costs nothing, calls that failed after 60 % of demonstrations were still not the likeliest way: training made the likeliest way certain, and by the last "
+        "quarter of 80k tokens no arm had failed calls any more. After 90 % of demonstrations they are the habit; on seed 0 half of GRPO's calls in right attempts failed "
+        "at the start, and half of them after 60k tokens.",
         quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "tasks_per_step": 4, "group_size": 4},
     ),
 )
