@@ -79,7 +79,7 @@ class PolicyOptimization(Method):
         if not self.held_out:
             raise InputError(f"the task set {self.task_set.name} has no held-out tasks; expected at least one to measure progress on")
         check_reward(self.task_set)
-        self.kept = open_retention(config.evaluation.retention_tasks, most=config.evaluation.eval_tasks, seed=self.run.seed)
+        self.retained = open_retention(config.evaluation.retention_tasks, most=config.evaluation.eval_tasks, seed=self.run.seed)
         self.probe = self.make_probe()
         self.watch = Watch(config.watch.probe_every, self.read_probe, config.watch.limits) if self.probe is not None else None
         self.policy = self.load_policy()
@@ -255,7 +255,7 @@ class PolicyOptimization(Method):
     def evaluate(self) -> Metrics:
         evaluation = self.evaluation()
         keep_samples(self.run.folder, self.run.step, evaluation)
-        metrics = evaluation.metrics | retention(self.kept, self.attempts_at)
+        metrics = evaluation.metrics | retention(self.retained, self.attempts_at)
         if self.config.evaluation.eval_kl:
             metrics["eval/kl_to_start"] = self.kl_to_start([t for row in evaluation.trajectories for t in row[:1]][:KL_TRAJECTORIES])
         return metrics
@@ -336,7 +336,7 @@ class PolicyOptimization(Method):
         room = self.policy.context_length - 1
         for task in [
             *self.held_out,
-            *(t for k in self.kept for t in k.tasks),
+            *(t for k in self.retained for t in k.tasks),
             *(self.probe.tasks if self.probe is not None else ()),
             *(self.task_set.train_task(self.run.seed, i) for i in range(64)),
         ]:

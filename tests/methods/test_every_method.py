@@ -38,9 +38,10 @@ REWARD = "import zlib\n\ndef parity(task, text):\n    return {'correct': float(z
 OWN: dict[str, dict[str, Any]] = {
     "rlccf": {"crowd": ["tiny"]},
     "co-reward": {"max_new_tokens": 24, "export": "last"},
-    "fapo-genrm": {"tasks": "max5-flaws"},
+    "fapo-genrm": {"tasks": "max5-flaws", "export": "last", "temperature": 3.0},
 }
-"""Settings of a method's own: a crowd has several models; votes need whole answers, and need not make the best state another than the first."""
+"""Settings of a method's own: a crowd has several models; votes need whole answers; where nothing is solved, the best
+state is the first."""
 NO_ROLLOUTS = {"reward/mean", "reward/std", "rollout/entropy"}
 UNDEFINED = {"sft": NO_ROLLOUTS, "otr": NO_ROLLOUTS}
 """Metrics that have no value for a method: imitation judges and samples nothing."""

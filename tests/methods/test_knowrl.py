@@ -255,7 +255,7 @@ def test_without_guards_verdicts_collapse_to_always_feasible_and_the_probe_says_
     # Agreement and the reward rise, and of labelled tasks no more than half are judged rightly.
     assert readings[-1]["probe/proxy"] > readings[0]["probe/proxy"] + 0.1
     assert readings[-1]["probe/top_answer"] > 0.9
-    assert readings[-1]["probe/accuracy"] == pytest.approx(0.5, abs=0.1)
+    assert readings[-1]["probe/accuracy"] == pytest.approx(0.5, abs=0.15)
     assert readings[0]["collapse/signs"] == 0
     assert readings[-1]["collapse/signs"] >= 1
     assert steps[-1]["intrinsic/alarms"] >= 1

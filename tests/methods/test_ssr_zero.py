@@ -16,7 +16,7 @@ from etude.driver import drive
 from etude.errors import InputError
 from etude.ledger import Ledger
 from etude.method import get_method
-from etude.methods.rewards import ssr_zero
+from etude.methods.rewards import _judged, ssr_zero
 from etude.models.sampling import SamplingParams
 from etude.rewards.judges import Judge, Judgement, Question
 from etude.run import Run
@@ -80,7 +80,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def make(script: Callable[[str, str, str], str] = honest, **settings: Any) -> Any:
         config = build_config("ssr-zero", out=tmp_path / f"run-{next(numbers)}", **{**SETTINGS, **settings})
         run = Run.create(config.run, folder_name="run")
-        monkeypatch.setattr(ssr_zero, "open_judge", lambda _config, _policy, ledger: ScriptedJudge(script, ledger))
+        monkeypatch.setattr(_judged, "open_judge", lambda _config, _policy, ledger: ScriptedJudge(script, ledger))
         return get_method("ssr-zero")(config, run)
 
     return make
