@@ -150,5 +150,5 @@ def ask(
     tasks = [verdicts.task(text, id=f"ask/{i}", swapped=swapped) for i, text in enumerate(texts)]
     requests = [EpisodeRequest(task, s, stream_key("self-knowledge", task.info["text"], s)) for task in tasks for s in range(samples)]
     attempts = run_episodes(policy, requests, verdicts, params, max_turns=1, ledger=ledger)
-    given = [verdicts.prompts.verdict(t.last_text) for t in attempts]
+    given: list[Label | None] = [verdicts.prompts.verdict(t.last_text) for t in attempts]
     return [tuple(given[i * samples : (i + 1) * samples]) for i in range(len(texts))]

@@ -147,7 +147,7 @@ class Introspection(Curriculum):
         """One cycle: have tasks written under both claims, and queue what is new."""
         pool = self.pool
         feasible = round(self.feasible_share * self.runs)
-        claims: list[Label] = ["feasible"] * feasible + ["infeasible"] * (self.runs - feasible)
+        claims: list[Label] = [LABELS[i >= feasible] for i in range(self.runs)]
         rng = self.rng("introspection", self.cycle)
         rng.shuffle(claims)
         requests = [self.prompts.writing(claim, pool.shots(claim, self.verified_shots, self.written_shots, rng)) for claim in claims]
@@ -170,7 +170,7 @@ class Introspection(Curriculum):
                 known.append(words)
                 fresh.append(Example(text, claim))
         if self.shuffled:
-            labels = [e.label for e in fresh]
+            labels: list[Label] = [e.label for e in fresh]
             rng.shuffle(labels)
             fresh = [Example(e.text, label) for e, label in zip(fresh, labels, strict=True)]
         self.waiting += fresh
@@ -201,6 +201,6 @@ class Introspection(Curriculum):
         """Verified tasks, alternately of either class, with their labels."""
         rng = self.rng("seeds", self.batch)
         shuffled = {label: rng.sample(texts, len(texts)) for label, texts in pool.seeds.items()}
-        labels = [LABELS[(self.batch + i) % 2] for i in range(count)]
-        chosen = [(label, shuffled[label].pop()) for label in labels if shuffled[label]]
+        labels: list[Label] = [LABELS[(self.batch + i) % 2] for i in range(count)]
+        chosen: list[tuple[Label, str]] = [(label, shuffled[label].pop()) for label in labels if shuffled[label]]
         return [self.verdicts.task(text, label, id=f"seed/{self.batch}-{i}", claim=None) for i, (label, text) in enumerate(chosen)]

@@ -221,7 +221,7 @@ def read_examples(spec: str) -> tuple[list[Example], list[Example]]:
 
 
 def _example(task: Task, spec: str) -> Example:
-    label = next((known for known in LABELS if plain(task.answer or "") == known), None)
+    label: Label | None = next((known for known in LABELS if plain(task.answer or "") == known), None)
     if label is None:
         raise InputError(f"{spec}: the answer of task {task.id!r} is {task.answer!r}; expected feasible or infeasible")
     return Example(task.prompt, label)
