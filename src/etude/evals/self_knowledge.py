@@ -53,7 +53,7 @@ def self_knowledge(opinions: Sequence[Opinion], *, solved_at: float = SURE) -> M
     """How well verdicts fit. What has no value (nothing was judged infeasible, say) is left out.
 
     - `accuracy`: share of tasks whose majority verdict is right, feasible where the solve rate is at least `solved_at`; without a majority it is wrong.
-      `balanced_accuracy`: the mean of the shares in either class.
+      `balanced_accuracy`: the mean of the shares in either class, of which there may be one.
     - `f1`: of the class infeasible. `ece`: calibration error of P(feasible) against the solve rate.
     - `feasible`: mean P(feasible). `refusal`: share of tasks that the majority calls infeasible; `over_refusal`: of those the model can do;
       `overconfidence`: share that it calls feasible, of those it cannot do.
@@ -63,7 +63,7 @@ def self_knowledge(opinions: Sequence[Opinion], *, solved_at: float = SURE) -> M
     said = [o.majority for o in opinions]
     can = [o.solved >= solved_at for o in opinions]
     right = [verdict == ("feasible" if able else "infeasible") for verdict, able in zip(said, can, strict=True)]
-    in_class = [mean([float(r) for r, able in zip(right, can, strict=True) if able == wanted]) for wanted in (True, False)]
+    in_class = [mean([float(r) for r, able in zip(right, can, strict=True) if able == kind]) for kind in (True, False) if kind in can]
     hits = sum(verdict == "infeasible" and not able for verdict, able in zip(said, can, strict=True))
     judged, unable = said.count("infeasible"), can.count(False)
     sure = [o for o in opinions if not math.isnan(o.feasible)]
