@@ -94,9 +94,8 @@ def test_a_method_trains_accounts_and_exports(whole: Whole) -> None:
     moved = [float((a - b).detach().abs().max()) for a, b in zip(exported.parameters(), shipped.parameters(), strict=True)]
     assert max(moved) > 0
     assert len(AutoTokenizer.from_pretrained(run / "model")) == exported.config.vocab_size
-    again = etude.evaluate(
-        run, reward=whole.settings["reward"], samples=2, tasks_limit=4, max_new_tokens=whole.settings["max_new_tokens"], max_turns=8, threads=1
-    )
+    asked = {name: whole.settings[name] for name in ("tasks", "reward", "max_new_tokens") if name in whole.settings}
+    again = etude.evaluate(run, samples=2, tasks_limit=4, max_turns=8, threads=1, **asked)
     # Of several models the run's measurements are means, and the exported one in front has a score of its own.
     after = {"eval/pass@1": summary.after["eval/tiny/pass@1"]} if "eval/tiny/pass@1" in summary.after else summary.after
     assert {k: v for k, v in again.metrics.items() if k in after} == pytest.approx({k: v for k, v in after.items() if k in again.metrics}, nan_ok=True)

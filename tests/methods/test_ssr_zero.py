@@ -251,6 +251,6 @@ def test_a_judge_that_comes_to_like_one_sentence_is_found_out(made: Callable[...
     last = [line for line in method.run.metrics() if "judge_probe/signs" in line][-1]
     assert last["judge_probe/sign_blind"] == 1.0
     assert summary.status == "collapsed"
-    assert "exploited" in summary.collapses[-1]["signs"] or "one_answer" in summary.collapses[-1]["signs"]
+    assert {"exploited", "one_answer", "lost"} & summary.collapses[-1]["signs"].keys()
     readings = history.readings()
     assert readings[-1].metrics["probe/accuracy"] < max(r.metrics["probe/accuracy"] for r in readings) - 0.05
