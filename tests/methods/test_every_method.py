@@ -38,10 +38,11 @@ REWARD = "import zlib\n\ndef parity(task, text):\n    return {'correct': float(z
 OWN: dict[str, dict[str, Any]] = {
     "rlccf": {"crowd": ["tiny"]},
     "co-reward": {"max_new_tokens": 24, "export": "last"},
+    "knowrl": {"seed_size": 12, "introspection_runs": 4},
+    "ssr-zero": {"judge_probe_tasks": 2, "judge_tokens": 8},
     "fapo-genrm": {"tasks": "max5-flaws", "export": "last", "temperature": 3.0},
 }
-"""Settings of a method's own: a crowd has several models; votes need whole answers; where nothing is solved, the best
-state is the first."""
+"""Settings of a method's own: a crowd has several models; votes need whole answers; where nothing is solved, the best state is the first; and fewer judgements."""
 NO_ROLLOUTS = {"reward/mean", "reward/std", "rollout/entropy"}
 UNDEFINED = {"sft": NO_ROLLOUTS, "otr": NO_ROLLOUTS}
 """Metrics that have no value for a method: imitation judges and samples nothing."""

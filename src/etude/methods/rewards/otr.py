@@ -73,7 +73,6 @@ NOISY = {"demo_noise": 0.25}
             **ON_TINY,
             "tasks": "arithmetic:high=99,limit=999",
             "tasks_per_step": 32,
-            "steps": 60,
             "schedule": "linear",
             # Greedy: what is known, and not how sharply the model draws, which any loss that favours likely tokens changes.
             "eval_temperature": 0.0,
