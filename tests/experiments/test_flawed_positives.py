@@ -25,16 +25,14 @@ def test_it_warms_up_trains_and_measures_and_repeats_exactly() -> None:
 
 def test_arms_that_begin_alike_share_their_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {**SMALL, "method": "grpo", "tasks": "calculator:sloppy=0.6,spare_turns=2", "lr": 1e-3}
-    alone = flawed_positives(0, settings, "1-steps")
     monkeypatch.setenv(SHARED, str(tmp_path))
-    assert flawed_positives(0, settings, "1-steps") == alone
+    found = flawed_positives(0, settings, "1-steps")
     (start,) = (path for path in tmp_path.iterdir() if path.is_dir())
     made = start.stat().st_mtime_ns
-    # Another arm with the same warm-up takes what is there, one with another makes its own.
-    assert flawed_positives(0, settings, "1-steps") == alone
+    # Another arm with the same warm-up takes what is there.
+    assert flawed_positives(0, settings, "1-steps") == found
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [start]
     assert start.stat().st_mtime_ns == made
-    flawed_positives(0, {**settings, "warm_seed": 1}, "1-steps")
-    assert sum(path.is_dir() for path in tmp_path.iterdir()) == 2
 
 
 def test_it_needs_a_method_and_tasks() -> None:
