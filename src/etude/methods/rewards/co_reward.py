@@ -110,6 +110,7 @@ class CoRewardConfig(GRPOConfig):
         ),
         common={
             **ON_TINY,
+            "method": "co-reward",
             "tasks": "two-views",
             "rewriter": "words",
             "warm_tasks": "two-views:both=1,slant=1,constant=0.07",

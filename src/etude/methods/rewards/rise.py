@@ -22,11 +22,11 @@ import torch
 from annotated_types import Ge
 
 from etude.advantages import assign_tokens, group_relative_returns, returns_to_go, rewards_with_kl, whiten, whiten_tokens
-from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds, room_to_learn
+from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import Count, NonNegative
 from etude.errors import InputError
 from etude.evals.evaluate import Evaluation
-from etude.evals.measures import AtBudget, First
+from etude.evals.measures import Final
 from etude.evals.verification import mentions, verification_metrics, weighted_maj
 from etude.ledger import FORWARD
 from etude.method import State, register
@@ -114,20 +114,22 @@ class RISEConfig(GRPOConfig):
             "eval_samples": 4,
             "evaluate_every": 20,
         },
-        experiment="etude.experiments.imitate_first:imitate_first",
+        experiment="etude.experiments.rated_solutions:rated_solutions",
         budget="45k-tokens",
         tests=(
-            Comparison("judging its own solutions", "rise", "plain RL", AtBudget("eval/verify_balanced"), margin=0.1),
-            Comparison("solving is kept", "rise", "plain RL", AtBudget("eval/pass@1"), margin=-0.05),
-            Comparison("the scores", "rise", "permuted truths", AtBudget("eval/verify_balanced"), margin=0.1, role="ablation"),
-            Comparison("the vote with ratings", "rise", None, AtBudget("eval/weighted_maj@4") - AtBudget("eval/maj@4"), role="ablation"),
+            Comparison("judging its own solutions", "rise", "plain RL", Final("balanced"), margin=0.1),
+            Comparison("solving is kept", "rise", "plain RL", Final("pass_rate"), margin=-0.05),
+            Comparison("the scores", "rise", "permuted truths", Final("balanced"), margin=0.1, role="ablation"),
+            Comparison("the vote with ratings", "rise", None, Final("rated_vote") - Final("vote"), role="ablation"),
         ),
         preconditions=(
-            room_to_learn("rise"),
+            Precondition(
+                "room to learn", "rise", Final("pass_rate_first"), at_least=0.1, at_most=0.75, otherwise="the model solves almost nothing, or almost everything"
+            ),
             Precondition(
                 "a poor judge to begin with",
                 "rise",
-                First("eval/verify_balanced"),
+                Final("balanced_first"),
                 at_least=0.4,
                 at_most=0.7,
                 otherwise="it judges well before it is taught to, or does not know the form",
@@ -137,7 +139,6 @@ class RISEConfig(GRPOConfig):
         "42.2 % and balanced accuracy 47.8 %: an honest check was worth no more than a guess. 42k tokens of RISE with 8 solutions to verify for 16 tasks a step then gave "
         "75.3 % and 51.0 %, and verifications grew shorter (10.5 to 8.1 tokens): guesses drove the checks out.",
         seeds=reported_seeds(3),
-        plot="eval/verify_balanced",
         quick={"warm_steps": 2, "warm_tasks_per_step": 8, "tasks_per_step": 2, "group_size": 4, "eval_tasks": 8, "evaluate_every": 1},
     ),
 )

@@ -41,6 +41,8 @@ from etude.tasks.loading import load_tasks
 from etude.tasks.translations import Prompted, fields_of, is_bare, is_quoted, source_of, translation_in, without_wrapping
 from etude.types import Group, Message, Metrics, Trajectory, mean, trajectories_of
 
+SELF_JUDGED = {"method": "ssr-zero", "judge_tokens": 32}
+"""Arms of the claim that are rewarded by their own judgements."""
 WARM_TASKS = "translation-judging:judging=0.8,noise=0.15,slips=0.18"
 """What the claim's starts imitate: judgements, noisy ones, and translations with the slips that the embedded model makes."""
 
@@ -105,9 +107,9 @@ class SSRZeroConfig(JudgedConfig):
         expectation="From a start that was taught to judge, noisily, held-out translations with exactly the right meaning rise by more than 10 points. From one that was "
         "taught to give digits that say nothing, they end at least 10 points lower, on as many generated and judged tokens.",
         arms=(
-            Arm("ssr-zero", settings={"method": "ssr-zero"}),
-            Arm("uninformative judge", settings={"method": "ssr-zero", "warm_tasks": f"{WARM_TASKS},shuffled=true"}),
-            Arm("frozen judge", settings={"method": "ssr-zero", "judge": "frozen"}),
+            Arm("ssr-zero", settings=SELF_JUDGED),
+            Arm("uninformative judge", settings={**SELF_JUDGED, "warm_tasks": f"{WARM_TASKS},shuffled=true"}),
+            Arm("frozen judge", settings={**SELF_JUDGED, "judge": "frozen"}),
             Arm("truth", settings={"method": "grpo", "kl_coefficient": 0.001}),
         ),
         common={
@@ -121,7 +123,7 @@ class SSRZeroConfig(JudgedConfig):
                 "eval_samples": 4,
                 "evaluate_every": 10,
             },
-            **{"warm_tasks": WARM_TASKS, "warm_steps": 100, "warm_lr": 1.5e-3, "judge_tokens": 32, "probe": "never"},
+            **{"warm_tasks": WARM_TASKS, "warm_steps": 100, "warm_lr": 1.5e-3, "probe": "never"},
         },
         experiment="etude.experiments.judged_translations:judged_translations",
         budget="200k-tokens",
@@ -160,7 +162,7 @@ class SSRZeroConfig(JudgedConfig):
         "of right words, over the model's own translations. A bare digit, at temperature 0.7: 0.12. The judge's own translation and then a digit, greedily: 0.05. Neither can "
         "be learnt from. Marks for each word, a larger share of judgements and 100 steps at 1.5e-3 are the next guess; no run has shown yet that they are enough, and the "
         "first precondition says so where they are not.",
-        quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "tasks_per_step": 4, "group_size": 4, "judge_probe_tasks": 2},
+        quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "tasks_per_step": 4, "group_size": 4},
     ),
 )
 class SSRZero(WithJudge):
