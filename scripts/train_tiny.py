@@ -281,8 +281,9 @@ def measure(config: Config, model: LlamaForCausalLM) -> dict[str, dict[str, floa
     torch.manual_seed(config.seed)
     tokenizer = build_tokenizer()
     rows: dict[str, dict[str, float]] = {}
+    sets = builtin_task_sets()
     for name in FAMILIES:
-        task_set = builtin_task_sets()[name]()
+        task_set = sets[name]()
         assert isinstance(task_set, GeneratedTaskSet)
         tasks = list(task_set.held_out())[: config.tasks]
         drawn = episodes(model, tokenizer, task_set, [t for t in tasks for _ in range(config.samples)])

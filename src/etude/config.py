@@ -84,6 +84,8 @@ class EvaluationConfig:
     """Temperature of evaluation samples."""
     eval_kl: bool = True
     """Measure how far the policy has moved from its starting weights; keeps a copy of them (with LoRA: none needed)."""
+    retention_tasks: tuple[str, ...] = ()
+    """Further task sets, none of them trained on, whose pass@1 is measured at every evaluation, in the same way: what the run forgets."""
 
 
 @dataclass
@@ -179,6 +181,23 @@ class LearnerConfig:
     """LoRA scale (0: twice the rank)."""
     lora_targets: tuple[str, ...] = ("all-linear",)
     """Names of the linear layers that get an adapter."""
+
+
+@dataclass
+class JudgeConfig:
+    """Which model judges attempts, for methods that ask one."""
+
+    judge: str = "live"
+    """Judge: `live` (the policy as it is), `frozen` (as it was at the start), `average` (a moving average of its weights), a model folder or hub id, or an endpoint
+    (`http://host:port/v1#model`)."""
+    judge_decay: Annotated[float, Ge(0), Lt(1)] = 0.99
+    """What the moving average keeps of its weights at every step."""
+    judge_tokens: AtLeastOne = 256
+    """Tokens a judgement may have."""
+    judge_temperature: NonNegative = 0.0
+    """Temperature of judgements (0: greedy)."""
+    judge_concurrency: AtLeastOne = 8
+    """Requests that run at once, where the judge is an endpoint."""
 
 
 @dataclass

@@ -89,6 +89,7 @@ def _prepare_folder(run: Run, checkpoint: Checkpoint | None, resume: bool) -> No
     run.metrics_log.rewind(progress.get("metrics_bytes", 0), run.step)
     run.trajectories_log.rewind(progress.get("trajectories_bytes", 0), run.step)
     run.trees_log.rewind(progress.get("trees_bytes", 0), run.step)
+    run.judgements_log.rewind(progress.get("judgements_bytes", 0), run.step)
     run.probe_log.rewind(progress.get("probe_bytes", 0), run.step)
     Guard(run).hold()
     if checkpoint is not None:
@@ -294,6 +295,7 @@ class _Drive:
             "metrics_bytes": run.metrics_log.sync(),
             "trajectories_bytes": run.trajectories_log.sync(),
             "trees_bytes": run.trees_log.sync(),
+            "judgements_bytes": run.judgements_log.sync(),
             "probe_bytes": run.probe_log.sync(),
         }
         score = self.score if self.evaluated_at == run.step else None

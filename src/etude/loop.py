@@ -20,6 +20,7 @@ from etude.evals.collapse import Reading
 from etude.evals.evaluate import Evaluation, evaluate, keep_samples, record_of
 from etude.evals.monitors import monitors
 from etude.evals.probe import LOOKED_THROUGH, Probe, open_probe, unwatched
+from etude.evals.retention import open_retention, retention
 from etude.evals.tools import tool_use
 from etude.ledger import FORWARD, FORWARD_BACKWARD
 from etude.memory import Curriculum, UniformCurriculum
@@ -78,11 +79,10 @@ class PolicyOptimization(Method):
         if not self.held_out:
             raise InputError(f"the task set {self.task_set.name} has no held-out tasks; expected at least one to measure progress on")
         check_reward(self.task_set)
+        self.retained = open_retention(config.evaluation.retention_tasks, most=config.evaluation.eval_tasks, seed=self.run.seed)
         self.probe = self.make_probe()
         self.watch = Watch(config.watch.probe_every, self.read_probe, config.watch.limits) if self.probe is not None else None
-        self.policy = self._policy or LanguageModel.load(
-            inputs.model, device=inputs.device, dtype=inputs.dtype, slots=config.sampler.slots, learner=config.learner
-        )
+        self.policy = self.load_policy()
         self.params = self.sampling_params()
         self._check_prompts()
         self.learner = Learner(
@@ -97,6 +97,13 @@ class PolicyOptimization(Method):
         if config.evaluation.eval_kl or self.criterion.needs_reference:
             self.learner.freeze_reference()
         self.curriculum = self.make_curriculum()
+
+    def load_policy(self) -> LanguageModel:
+        """The model that practises: the one that was handed in, or the one that the options name."""
+        inputs = self.inputs
+        return self._policy or LanguageModel.load(
+            inputs.model, device=inputs.device, dtype=inputs.dtype, slots=self.config.sampler.slots, learner=self.config.learner
+        )
 
     def sampling_params(self) -> SamplingParams:
         """How rollouts are drawn."""
@@ -190,7 +197,11 @@ class PolicyOptimization(Method):
             stream=lambda task, place, sample: self.stream(task, place, sample, round_),
             max_turns=self.max_turns,
             ledger=self.run.ledger,
+            ended=self.ended,
         )
+
+    def ended(self, trajectory: Trajectory) -> None:
+        """Hear of an attempt as soon as it has ended, while others still run: where a judge can begin that works beside the sampler."""
 
     def stream(self, task: Task, place: int, sample: int, round_: int = 0) -> int:
         """The key of the random numbers of attempt `sample` at the step's task number `place`."""
@@ -198,7 +209,7 @@ class PolicyOptimization(Method):
 
     def attempt(self, requests: Sequence[EpisodeRequest]) -> list[Trajectory]:
         """One trajectory for each request, in their order, not judged: for methods that say themselves how often and under which prompt a task is tried."""
-        return run_episodes(self.policy, requests, self.task_set, self.params, max_turns=self.max_turns, ledger=self.run.ledger)
+        return run_episodes(self.policy, requests, self.task_set, self.params, max_turns=self.max_turns, ledger=self.run.ledger, ended=self.ended)
 
     def judge(self, groups: Sequence[Group]) -> None:
         """Fill in every trajectory's rewards."""
@@ -244,18 +255,22 @@ class PolicyOptimization(Method):
     def evaluate(self) -> Metrics:
         evaluation = self.evaluation()
         keep_samples(self.run.folder, self.run.step, evaluation)
-        metrics = evaluation.metrics
+        metrics = evaluation.metrics | retention(self.retained, self.attempts_at)
         if self.config.evaluation.eval_kl:
             metrics["eval/kl_to_start"] = self.kl_to_start([t for row in evaluation.trajectories for t in row[:1]][:KL_TRAJECTORIES])
         return metrics
 
     def evaluation(self) -> Evaluation:
         """Attempts at the held-out split. Every evaluation of every run draws with the same random numbers, so that differences are the policy's."""
+        return self.attempts_at(self.task_set, self.held_out)
+
+    def attempts_at(self, task_set: TaskSet, tasks: Sequence[Task]) -> Evaluation:
+        """Attempts at tasks of any set, measured as the held-out split is."""
         config = self.config
         return evaluate(
             self.policy,
-            self.task_set,
-            tasks=self.held_out,
+            task_set,
+            tasks=tasks,
             samples=config.evaluation.eval_samples,
             temperature=config.evaluation.eval_temperature,
             max_new_tokens=config.sampler.max_new_tokens,
@@ -319,7 +334,12 @@ class PolicyOptimization(Method):
     def _check_prompts(self) -> None:
         """Look at prompts before anything is computed: one that leaves no room for an answer would fail in the middle of the run."""
         room = self.policy.context_length - 1
-        for task in [*self.held_out, *(self.probe.tasks if self.probe is not None else ()), *(self.task_set.train_task(self.run.seed, i) for i in range(64))]:
+        for task in [
+            *self.held_out,
+            *(t for k in self.retained for t in k.tasks),
+            *(self.probe.tasks if self.probe is not None else ()),
+            *(self.task_set.train_task(self.run.seed, i) for i in range(64)),
+        ]:
             length = len(self.policy.render(task.messages))
             if length > room:
                 raise InputError(

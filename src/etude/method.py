@@ -30,7 +30,7 @@ class MethodCard:
     """What a method says of itself.
 
     `evolves` is what the judgement changes (weights, memory, skills, code); `signal` where the judgement comes from (verifier, demonstrations, preferences; votes,
-    agreement, self-judge, judge, confidence, entropy); `rollouts` how experience is gathered (group, partial, adaptive, tree, none).
+    agreement, self-judge, judge, confidence, entropy); `rollouts` how experience is gathered (group, partial, adaptive, tree, follow-up, none).
     """
 
     slug: str
@@ -141,7 +141,7 @@ def is_installed(slug: str) -> bool:
 
 
 def built_in_methods() -> Mapping[str, str]:
-    """slug -> module, from file names alone: no method is imported to list them."""
+    """slug -> module, from file names alone: no method is imported to list them. What methods of a family share is in files whose names begin with `_`."""
     import etude.methods as package
 
     found: dict[str, str] = {}
@@ -149,7 +149,9 @@ def built_in_methods() -> Mapping[str, str]:
         if family.ispkg:
             module = importlib.import_module(family.name)
             for entry in pkgutil.iter_modules(module.__path__, family.name + "."):
-                found[entry.name.rsplit(".", 1)[1].replace("_", "-")] = entry.name
+                name = entry.name.rsplit(".", 1)[1]
+                if not name.startswith("_"):
+                    found[name.replace("_", "-")] = entry.name
     return found
 
 

@@ -3,6 +3,7 @@
     config.yaml          the whole configuration          environment.json    versions, machine, git state
     metrics.jsonl        one object a logged step         trajectories.jsonl  sampled trajectories
     trees.jsonl          some trees of attempts, of methods that grow them: see `etude.rollouts.tree_record`
+    judgements.jsonl     some transcripts of a judging model, of methods that ask one: see `etude.rewards.judges`
     probe.jsonl          one object a reading of the probe, where there is one: see `etude.watch`
     checkpoints/step-N/  see `etude.checkpoints`          result.json         how it ended: see `etude.summary`
 
@@ -122,6 +123,7 @@ class Run:
         self.metrics_log = JsonLines(folder / "metrics.jsonl")
         self.trajectories_log = JsonLines(folder / "trajectories.jsonl")
         self.trees_log = JsonLines(folder / "trees.jsonl")
+        self.judgements_log = JsonLines(folder / "judgements.jsonl")
         self.probe_log = JsonLines(folder / "probe.jsonl")
         self.checkpoints = Checkpoints(folder / "checkpoints", config.keep_last)
 
@@ -208,6 +210,10 @@ class Run:
         """Append records of trees of attempts, plain JSON values, to trees.jsonl, each with the step."""
         self.trees_log.append([{"step": step, **r} for r in records])
 
+    def save_judgements(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
+        """Append transcripts of a judging model, plain JSON values, to judgements.jsonl, each with the step."""
+        self.judgements_log.append([{"step": step, **r} for r in records])
+
     def metrics(self) -> list[dict[str, Any]]:
         """All complete lines of metrics.jsonl."""
         return list(self.metrics_log)
@@ -247,7 +253,18 @@ class Run:
 
     def discard(self) -> None:
         """Remove what the run wrote, and the folder if nothing else is in it: for a run whose input was refused before it began."""
-        for name in ("config.yaml", "environment.json", "trajectories.jsonl", "trees.jsonl", "probe.jsonl", "samples.jsonl", "mlflow.json", ".lock"):
+        for name in (
+            "config.yaml",
+            "environment.json",
+            "trajectories.jsonl",
+            "trees.jsonl",
+            "judgements.jsonl",
+            "probe.jsonl",
+            "samples.jsonl",
+            "rewrites.jsonl",
+            "mlflow.json",
+            ".lock",
+        ):
             (self.folder / name).unlink(missing_ok=True)
         for name in ("tensorboard", "wandb"):
             shutil.rmtree(self.folder / name, ignore_errors=True)

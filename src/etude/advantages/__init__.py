@@ -4,6 +4,7 @@ from etude.advantages.assign import assign_by_group, assign_tokens, whiten_token
 from etude.advantages.group import batch_normalised, centred, group_normalised, leave_one_out
 from etude.advantages.novelty import sharpened_by_novelty
 from etude.advantages.reshaping import bounded, entropy_weights
+from etude.advantages.returns import group_relative_returns
 from etude.advantages.whitening import returns_to_go, rewards_with_kl, whiten
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "centred",
     "entropy_weights",
     "group_normalised",
+    "group_relative_returns",
     "leave_one_out",
     "returns_to_go",
     "rewards_with_kl",

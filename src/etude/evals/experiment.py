@@ -26,6 +26,8 @@ from etude.errors import EtudeError, InputError, nearest
 
 Experiment = Callable[[int, Mapping[str, Any], str], Mapping[str, float]]
 RESULT = "result.json"
+SHARED = "ETUDE_SHARED_FOLDER"
+"""Variable that names, in the process of an arm, a folder that all arms and seeds of the claim share: for what several of them begin with."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,12 @@ def _one(arm: str, seed: int, request: dict[str, Any], folder: Path) -> Experime
     if values is None:
         asked = folder / "request.json"
         replace_file(asked, json.dumps(request, indent=1, ensure_ascii=False) + "\n")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+            SHARED: str(folder.parent.parent / "shared"),
+        }
         command = [sys.executable, "-m", __spec__.name, str(asked), str(path)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         values = _kept(path, request) if done.returncode == 0 else None

@@ -2,6 +2,7 @@
 
 from etude.memory.curriculum import Curriculum, UniformCurriculum
 from etude.memory.exemplars import Exemplar, ExemplarStore
+from etude.memory.pairs import PairedCurriculum, RoundsCurriculum
 from etude.memory.unsolved import UnsolvedCurriculum
 
-__all__ = ["Curriculum", "Exemplar", "ExemplarStore", "UniformCurriculum", "UnsolvedCurriculum"]
+__all__ = ["Curriculum", "Exemplar", "ExemplarStore", "PairedCurriculum", "RoundsCurriculum", "UniformCurriculum", "UnsolvedCurriculum"]

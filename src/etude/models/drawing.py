@@ -41,11 +41,16 @@ def truncate(logits_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor) -> Tensor:
 
 def draw(probabilities_BV: Tensor, uniforms_B: Tensor) -> Tensor:
     """Tokens by inverse CDF: the first whose cumulative probability exceeds the uniform number. Returns [B]."""
+    return draw_several(probabilities_BV, uniforms_B[:, None]).squeeze(1)
+
+
+def draw_several(probabilities_BV: Tensor, uniforms_BK: Tensor) -> Tensor:
+    """The same, K tokens of each row, independent of each other. Returns [B, K]."""
     cumulative = probabilities_BV.cumsum(dim=-1)
     total = cumulative[:, -1:]
     # A number just below 1 rounds to 1 in float32, which would point past the last possible token.
-    threshold = torch.minimum(uniforms_B.to(cumulative.dtype)[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
+    threshold = torch.minimum(uniforms_BK.to(cumulative.dtype) * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, threshold, right=True)
 
 
 def entropy(probabilities_BV: Tensor, logprobs_BV: Tensor) -> Tensor:

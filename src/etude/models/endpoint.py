@@ -22,11 +22,12 @@ NO_KEY = "none"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One sampled answer. `length` is in tokens as the server counted them (an average where it drew several at once), NaN where it did not say."""
+    """One sampled answer. `length` and `prompt_length` are in tokens as the server counted them (an average where it drew several at once), NaN where it did not say."""
 
     text: str
     length: float
     finished: bool
+    prompt_length: float = float("nan")
 
 
 @dataclass
@@ -148,8 +149,10 @@ class Endpoint:
             task,
         )
         choices = getattr(answer, "choices", None) or []
-        length = answer.usage.completion_tokens / len(choices) if choices and answer.usage is not None else float("nan")
-        return [Reply(choice.message.content or "", length, choice.finish_reason == "stop") for choice in choices]
+        length = prompt_length = float("nan")
+        if choices and answer.usage is not None:
+            length, prompt_length = answer.usage.completion_tokens / len(choices), answer.usage.prompt_tokens / len(choices)
+        return [Reply(choice.message.content or "", length, choice.finish_reason == "stop", prompt_length) for choice in choices]
 
     def _call(self, request: Callable[[], Any], task: Task | None = None) -> Any:
         """The answer to a request, with the client's errors told in the user's terms."""

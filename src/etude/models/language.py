@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -128,6 +129,11 @@ class LanguageModel:
         engine = Engine(model, tokenizer, eos_ids=_eos_ids(model, tokenizer), context_length=_context_length(model, tokenizer), slots=slots)
         return cls(name, model, tokenizer, engine, recommended_lr)
 
+    def copy(self, name: str) -> LanguageModel:
+        """The same model with weights, which do not train, and a sampler of its own: as it is now, whatever becomes of this one."""
+        model = copy.deepcopy(self.model).requires_grad_(False).eval()
+        return LanguageModel.wrap(model, self.tokenizer, name=name, slots=self.sampler.slots, recommended_lr=self.recommended_lr)
+
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
@@ -189,7 +195,8 @@ class LanguageModel:
             self.tokenizer.save_pretrained(folder)
 
     def _template(self, messages: Sequence[Message]) -> list[int]:
-        return list(self.tokenizer(self._template_text(messages, generation=True), add_special_tokens=False)["input_ids"])
+        # Whoever asks looks at the length; the tokenizer's own warning of it would come in the middle of the live table.
+        return list(self.tokenizer(self._template_text(messages, generation=True), add_special_tokens=False, verbose=False)["input_ids"])
 
     def _template_text(self, messages: Sequence[Message], *, generation: bool) -> str:
         turns = [{"role": m.role, "content": m.content} for m in messages]

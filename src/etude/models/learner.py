@@ -25,9 +25,11 @@ from etude.models.packing import PackedBatch, micro_batches, pack_flat, pack_row
 from etude.models.precision import LossScale, OptimisedWeights
 from etude.models.schedule import check_schedule, rate_factor
 from etude.models.trainable import check_trainable
-from etude.objectives import Objective, TokenBatch, token_weights
+from etude.objectives import Objective, TokenBatch, TokenLogits, summed_weights
 from etude.types import Metrics, Trajectory
 
+SUMMAND = "summand"
+"""Tag of a trajectory that says which summand of the loss it belongs to: each is aggregated by itself. Without it all belong to one."""
 LOGITS_BYTES = 2**28
 """Memory that one micro-batch's logits may take."""
 ACTIVATION_BYTES = 2**31
@@ -64,6 +66,8 @@ class Learner:
         self.total_steps = total_steps
         self.steps = 0
         """The step of the loop that comes next, from 0: one more than the last update's."""
+        self._now = (0, 0)
+        """The step of the loop and the optimiser step in it that is being computed."""
         self.budget = config.micro_batch_tokens or self._default_budget()
         _switch_off_dropout(model)
         model.eval()
@@ -99,6 +103,7 @@ class Learner:
         results: list[Metrics] = []
         for number in range(self.config.epochs * count):
             self._set_rate(step, number, self.config.epochs * count)
+            self._now = (step, number)
             results.append(self._optimise(parts[number % count], objective, old, reference))
         self.steps = step + 1
         names = sorted({name for r in results for name in r})
@@ -116,7 +121,7 @@ class Learner:
         trajectories = [t for unit in units for t in unit]
         unit_of = [u for u, unit in enumerate(units) for _ in unit]
         lengths = torch.tensor([t.trained_length for t in trajectories], dtype=torch.float64)
-        weights = token_weights(lengths, objective.aggregation, objective.normal_length)
+        weights = summed_weights(lengths, [t.tags.get(SUMMAND) for t in trajectories], objective.aggregation, objective.normal_length)
         skips_silent = objective.silent_without_advantage and not objective.whole_units
         wanted = [i for i, t in enumerate(trajectories) if t.trained_length and not (skips_silent and _silent(t))]
         while True:
@@ -234,6 +239,8 @@ class Learner:
             tokens=sum(t.trained_length for t in trajectories),
             reference_logprobs=given([v for t in members for v in reference[id(t)]]) if reference else None,
             entropies=entropies,
+            logits=TokenLogits(logits, packed.targets, packed.owner, packed.place),
+            names=[(self._now[0], self._now[1], i) for i in packed.members],
         )
 
     # Looking

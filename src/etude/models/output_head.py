@@ -38,36 +38,73 @@ def logits_at(model: torch.nn.Module, rows_N: Tensor, columns_N: Tensor) -> Iter
         handle.remove()
 
 
-def _row_blocks(logits_NV: Tensor) -> Iterator[slice]:
+def row_blocks(logits_NV: Tensor) -> Iterator[slice]:
+    """Slices of the rows that fit into the cache together; on a GPU one slice of all."""
     rows = len(logits_NV)
     size = rows if logits_NV.is_cuda else max(1, BLOCK_BYTES // max(1, logits_NV.shape[1] * logits_NV.element_size()))
     return (slice(at, at + size) for at in range(0, rows, max(1, size)))
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """log softmax at one token a row. Only the logits are kept for the backward pass, which writes its gradient into a single new buffer."""
+    """log softmax at some tokens of each row. Only the logits are kept for the backward pass, which writes its gradient into a single new buffer."""
 
     @staticmethod
-    def forward(ctx: Any, logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
+    def forward(ctx: Any, logits_NV: Tensor, tokens_NK: Tensor) -> Tensor:
         normaliser = logits_NV.new_empty(len(logits_NV))
-        for block in _row_blocks(logits_NV):
+        for block in row_blocks(logits_NV):
             torch.logsumexp(logits_NV[block], dim=-1, out=normaliser[block])
-        ctx.save_for_backward(logits_NV, tokens_N, normaliser)
-        return logits_NV.gather(1, tokens_N[:, None]).squeeze(1) - normaliser
+        ctx.save_for_backward(logits_NV, tokens_NK, normaliser)
+        return logits_NV.gather(1, tokens_NK) - normaliser[:, None]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        logits_NV, tokens_N, normaliser = ctx.saved_tensors
-        gradient_N = gradients[0].to(logits_NV.dtype)
+        logits_NV, tokens_NK, normaliser = ctx.saved_tensors
+        gradient_NK = gradients[0].to(logits_NV.dtype)
         result = torch.empty_like(logits_NV)
-        for block in _row_blocks(logits_NV):
+        total = gradient_NK.sum(1, keepdim=True)
+        for block in row_blocks(logits_NV):
             part = torch.sub(logits_NV[block], normaliser[block, None], out=result[block])
-            part.exp_().mul_(-gradient_N[block, None])
-        result.scatter_add_(1, tokens_N[:, None], gradient_N[:, None])
+            part.exp_().mul_(-total[block])
+        result.scatter_add_(1, tokens_NK, gradient_NK)
         return result, None
 
 
 def token_logprobs(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
-    """Log-probability of one token under each row of logits, differentiable. Returns [N]."""
-    return _TokenLogprobs.apply(logits_NV, tokens_N)  # type: ignore[return-value]
+    """Log-probability under each row of logits, differentiable, of one token ([N], returns [N]) or of several ([N, K], returns [N, K])."""
+    if tokens_N.dim() == 2:
+        return _TokenLogprobs.apply(logits_NV, tokens_N)  # type: ignore[return-value]
+    return _TokenLogprobs.apply(logits_NV, tokens_N[:, None]).squeeze(1)  # type: ignore[union-attr]
+
+
+class _ProposalLogprobs(torch.autograd.Function):
+    """The mean of log softmax over tokens drawn from softmax(logits / temperature), which counts as a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, temperature: float) -> Tensor:
+        result = logits_NV.new_empty(len(logits_NV))
+        for block in row_blocks(logits_NV):
+            part = logits_NV[block]
+            result[block] = ((part / temperature).softmax(-1) * part).sum(-1) - torch.logsumexp(part, dim=-1)
+        ctx.save_for_backward(logits_NV)
+        ctx.temperature = temperature
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (logits_NV,) = ctx.saved_tensors
+        gradient_N = gradients[0].to(logits_NV.dtype)
+        result = torch.empty_like(logits_NV)
+        for block in row_blocks(logits_NV):
+            part = logits_NV[block]
+            torch.sub((part / ctx.temperature).softmax(-1), part.softmax(-1), out=result[block])
+        return result.mul_(gradient_N[:, None]), None
+
+
+def proposal_logprobs(logits_NV: Tensor, temperature: float) -> Tensor:
+    """sum_a q(a) log pi(a) of each row, with pi = softmax(logits) and q = softmax(logits / temperature), q without gradient. Returns [N].
+
+    Its gradient with respect to the logits is q - pi: 0 at temperature 1.
+    """
+    return _ProposalLogprobs.apply(logits_NV, temperature)  # type: ignore[return-value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -14,6 +15,19 @@ Statistics = dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass
+class TokenLogits:
+    """The logits that a micro-batch's log-probabilities were taken from: N rows, one a trained token, V tokens.
+
+    `targets_N` are the trained tokens. Row n's loss belongs at `[row_N[n], place_N[n]]` of the batch's [B, T] tensors.
+    """
+
+    logits_NV: Tensor
+    targets_N: Tensor
+    row_N: Tensor
+    place_N: Tensor
+
+
+@dataclass
 class TokenBatch:
     """One micro-batch: B trajectories, T positions after the prompt, padded on the right. All [B, T] unless said.
 
@@ -21,6 +35,8 @@ class TokenBatch:
     `reference_logprobs` and `entropies` are None unless the objective asked for them. `mask` is 1 on tokens to train on. `weights` turn per-token losses
     into the aggregated loss by a plain sum: their denominators are those of the whole optimiser batch. `unit` [B] says which rows belong together.
     `units` is how many such units the whole optimiser batch has, `tokens` how many trained tokens: denominators of what is not weighted by `weights`.
+    `logits` are there for a loss over more than the token that was taken. `names` tells the rows apart, by step of the loop, optimiser step in it and number of the
+    trajectory: what a loss draws at random is to depend on these, and not on how the batch was cut.
     """
 
     logprobs: Tensor
@@ -34,6 +50,8 @@ class TokenBatch:
     tokens: int
     reference_logprobs: Tensor | None = None
     entropies: Tensor | None = None
+    logits: TokenLogits | None = None
+    names: Sequence[tuple[int, int, int]] = ()
 
 
 class Objective(Protocol):
@@ -89,6 +107,18 @@ def token_weights(lengths_B: Tensor, aggregation: Aggregation, normal_length: in
     if aggregation == "constant":
         return counted / normal_length
     return counted / (trajectories * normal_length)
+
+
+def summed_weights(lengths_B: Tensor, summands: Sequence[object], aggregation: Aggregation, normal_length: int = 0) -> Tensor:
+    """The same for a loss that is a sum: the trajectories of each summand are aggregated among themselves, and the results are added up. Returns [B].
+
+    summands: which summand each of the B trajectories belongs to; with one value for all it is `token_weights`.
+    """
+    weights = torch.empty(len(lengths_B), dtype=torch.float64)
+    for summand in dict.fromkeys(summands):
+        members = torch.tensor([s == summand for s in summands])
+        weights[members] = token_weights(lengths_B[members], aggregation, normal_length)
+    return weights
 
 
 def masked(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

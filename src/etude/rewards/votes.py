@@ -63,6 +63,22 @@ def any_answer(answers: Sequence[str | None], rng: Random) -> Vote:
     return _won(answers, labels, rng.choice(kinds)) if kinds else Vote(None, 0.0, (False,) * len(labels))
 
 
+def verified_majority(answers: Sequence[str | None], verdicts: Sequence[bool], *, strength: float = 2.0, kinds: float = 2.0) -> Vote:
+    """The answer with the most votes that the voters stand by (RISE, arXiv:2505.13445): votes times how often they were verified, pulled towards 1 / kinds.
+
+    verdicts: for each attempt whether its author, asked again, calls it right. An answer of n votes of which s are verified scores n (strength + s) / (n + strength
+    kinds): n times the estimate of the rate s / n under `strength` invented verdicts of each of `kinds` kinds. Sums run over the answer's own votes. A tie goes to the
+    answer that was given first, as for maj@k. None does not vote and cannot win.
+    """
+    labels = vote_labels(answers, same=eq)
+    votes = Counter(label for label in labels if label >= 0)
+    if not votes:
+        return Vote(None, 0.0, (False,) * len(labels))
+    verified = Counter(label for label, verdict in zip(labels, verdicts, strict=True) if verdict)
+    scores = {label: count * (strength + verified[label]) / (count + strength * kinds) for label, count in votes.items()}
+    return _won(answers, labels, max(scores, key=scores.__getitem__))
+
+
 def _won(answers: Sequence[str | None], labels: Sequence[int], winner: int) -> Vote:
     winners = tuple(label == winner for label in labels)
     return Vote(answers[winners.index(True)], sum(winners) / len(winners), winners)

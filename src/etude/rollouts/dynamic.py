@@ -1,4 +1,4 @@
-"""Dynamic sampling: go on to further tasks until there are enough groups with right and wrong attempts (DAPO, arXiv:2503.14476)."""
+"""Dynamic sampling: go on to further tasks until there are enough groups that teach, by default those with right and wrong attempts (DAPO, arXiv:2503.14476)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ def until_enough(
     more: Callable[[int], Sequence[Task]],
     wanted: int,
     rounds: int,
+    teaches: Callable[[Group], bool] = is_mixed,
 ) -> tuple[list[Group], list[Group]]:
-    """Try tasks, then as many further ones as mixed groups are missing, for `rounds` rounds at most. Returns everything that was tried, and the mixed groups of it.
+    """Try tasks, then as many further ones as groups that teach are missing, for `rounds` rounds at most. Returns everything that was
+    tried, and the groups of it that teach.
 
-    attempt(tasks, round) gives one judged group a task; more(count) the tasks that come next. There are `wanted` mixed groups at most, less where the rounds ran out.
+    attempt(tasks, round) gives one judged group a task; more(count) the tasks that come next. teaches(group) says which groups count. There are
+    `wanted` of these at most, less where the rounds ran out.
     """
     everything: list[Group] = []
-    mixed: list[Group] = []
+    teaching: list[Group] = []
     for number in range(rounds):
         groups = attempt(tasks, number)
         everything += groups
-        mixed += [group for group in groups if is_mixed(group)]
-        if len(mixed) >= wanted or number == rounds - 1:
+        teaching += [group for group in groups if teaches(group)]
+        if len(teaching) >= wanted or number == rounds - 1:
             break
-        tasks = more(wanted - len(mixed))
-    return everything, mixed[:wanted]
+        tasks = more(wanted - len(teaching))
+    return everything, teaching[:wanted]

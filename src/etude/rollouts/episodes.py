@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -259,17 +259,22 @@ def run_episodes(
     *,
     max_turns: int,
     ledger: Ledger,
+    ended: Callable[[Trajectory], None] = lambda trajectory: None,
 ) -> list[Trajectory]:
     """One trajectory for each request, in their order; nothing is judged yet, but an environment's rewards are in `tags`.
 
-    Each turn is a trained segment, each answer of the environment an untrained one. Everything spent is added to `ledger`. Every environment is closed, also
-    after an error. Raises NonFiniteError when the policy's log-probabilities are not finite: what it then writes means nothing.
+    Each turn is a trained segment, each answer of the environment an untrained one. `ended` hears of every trajectory as soon as it has ended, while others still
+    run. Everything spent is added to `ledger`. Every environment is closed, also after an error. Raises NonFiniteError when the policy's log-probabilities are not
+    finite: what it then writes means nothing.
     """
     with Episodes(policy, task_set, params, max_turns=max_turns, ledger=ledger) as episodes:
         begun = [episodes.add(request) for request in requests]
+        trajectories: dict[Episode, Trajectory] = {}
         while episodes.running:
-            episodes.step()
-    return [episode.trajectory() for episode in begun]
+            for episode in episodes.step():
+                trajectories[episode] = episode.trajectory()
+                ended(trajectories[episode])
+    return [trajectories[episode] for episode in begun]
 
 
 def close_all(environments: Sequence[Environment]) -> None:

@@ -1,8 +1,8 @@
-"""How alike two spans of tokens are: whether a branch of a tree says something else than its parent. Pure functions of token ids."""
+"""How alike two spans of tokens are: whether a branch of a tree says something else than its parent. Pure functions of token ids; `rouge_l` takes words as well."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from rapidfuzz.distance import LCSseq, Levenshtein
 
@@ -21,7 +21,7 @@ def suffix_match(first: Sequence[int], second: Sequence[int]) -> float:
     return longest / max(len(first), len(second), 1)
 
 
-def rouge_l(first: Sequence[int], second: Sequence[int]) -> float:
+def rouge_l(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
     """F1 of the longest common subsequence (ROUGE-L): twice its length over the sum of both lengths. 1 for equal spans."""
     total = len(first) + len(second)
     return 2 * LCSseq.similarity(first, second) / total if total else 1.0

@@ -73,6 +73,10 @@ class TaskSet(ABC):
         """A whole episode to imitate, from the task's messages to the last assistant turn; None where the set has none."""
         return None
 
+    def first_wrong_step(self, task: Task, steps: Sequence[str]) -> int | None:
+        """The number, from 0, of the first wrong one of a solution's steps, -1 where none is wrong; None where the set cannot tell."""
+        return None
+
     def environment(self) -> Environment | None:
         """A fresh single-use environment for one multi-turn episode, or None for single-turn tasks."""
         return None

@@ -1,4 +1,7 @@
-"""Tasks from JSONL files: one JSON object a line with a `prompt` (or `messages`) and, where there is one, an `answer`."""
+"""Tasks from JSONL files: one JSON object a line with a `prompt` (or `messages`) and, where there is one, an `answer`.
+
+A line to translate may give a `source` instead of a prompt, and a `reference` instead of an answer: the source is then all that the task says.
+"""
 
 from __future__ import annotations
 
@@ -146,6 +149,9 @@ def _row(line: bytes, place: str, default_id: str) -> _Row:
     split = fields.get("split")
     if split not in (None, *get_args(Split)):
         raise InputError(f'{place}: "split" is {split!r}; expected "train" or "test"')
+    to_translate = fields.get("prompt") is None and fields.get("messages") is None and isinstance(fields.get("source"), str)
+    if to_translate:
+        fields = {**fields, "prompt": fields["source"], "answer": fields.get("answer", fields.get("reference"))}
     answer = fields.get("answer")
     if isinstance(answer, bool) or not isinstance(answer, (str, int, float, type(None))):
         raise InputError(f'{place}: "answer" is a {_json_type(answer)}; expected a string or a number')

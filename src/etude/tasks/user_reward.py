@@ -107,6 +107,9 @@ class RewardedTaskSet(TaskSet):
     def answer_in(self, text: str) -> str | None:
         return self._tasks.answer_in(text)
 
+    def first_wrong_step(self, task: Task, steps: Sequence[str]) -> int | None:
+        return self._tasks.first_wrong_step(task, steps)
+
     def environment(self) -> Environment | None:
         return self._tasks.environment()
 

@@ -24,7 +24,7 @@ from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.models.sampling import SamplingParams
 from etude.objectives import Aggregation
 from etude.rewards import add_overlong
-from etude.rollouts import until_enough
+from etude.rollouts import is_mixed, until_enough
 from etude.types import Group, Metrics, Task, trajectories_of
 
 
@@ -111,11 +111,20 @@ class DAPO(GRPO):
             more=lambda _missing: self.curriculum.next(size),
             wanted=size,
             rounds=self.config.sampling_rounds if self.config.dynamic_sampling else 1,
+            teaches=self.teaches,
         )
         return everything
 
+    def teaches(self, group: Group) -> bool:
+        """Whether dynamic sampling keeps a group."""
+        return is_mixed(group)
+
     def judge(self, groups: Sequence[Group]) -> None:
         super().judge(groups)
+        self.penalise_length(groups)
+
+    def penalise_length(self, groups: Sequence[Group]) -> None:
+        """Take the soft penalty for long answers off their rewards."""
         if self.config.overlong_weight:
             trajectories = trajectories_of(groups)
             # The limit is one turn's; an episode in an environment has as many of them as it has turns.

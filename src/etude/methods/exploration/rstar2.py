@@ -76,7 +76,7 @@ class RStar2Config(GRPOConfig):
     claim=Claim(
         statement="Rewards for answers alone leave failed tool calls in right answers. Learning from the clean ones among twice as many attempts removes them and makes "
         "answers shorter, at the same accuracy or better.",
-        expectation="From a model a quarter of whose calls in right attempts fail, on the same number of generated tokens, that share is lower under RoC than under "
+        expectation="From a model half of whose calls in right attempts fail, on the same number of generated tokens, that share is lower under RoC than under "
         "GRPO on all attempts by more than 5 points in the last quarter of the budget, right attempts are shorter, and held-out pass@1 is at most 3 points lower.",
         arms=(
             Arm("rstar2", settings={"method": "rstar2", "group_size": 8}),
@@ -85,7 +85,7 @@ class RStar2Config(GRPOConfig):
         ),
         common={
             "model": "tiny",
-            "tasks": "calculator:sloppy=0.6,spare_turns=2",
+            "tasks": "calculator:sloppy=0.9,spare_turns=6",
             "tasks_per_step": 8,
             "lr": 1e-3,
             "eval_tasks": 96,
@@ -93,7 +93,7 @@ class RStar2Config(GRPOConfig):
             "evaluate_every": 10,
         },
         experiment="etude.experiments.flawed_positives:flawed_positives",
-        budget="80k-tokens",
+        budget="60k-tokens",
         tests=(
             Comparison("failed calls in right attempts", "rstar2", "grpo", Final("error_rate"), better="lower", margin=0.05),
             Comparison("length of right attempts", "rstar2", "grpo", Final("length"), better="lower"),
@@ -101,6 +101,13 @@ class RStar2Config(GRPOConfig):
             Comparison("the selection by penalty", "rstar2", "at random", Final("error_rate"), better="lower", margin=0.05, role="ablation"),
         ),
         preconditions=(
+            Precondition(
+                "failed calls stay under GRPO",
+                "grpo",
+                Final("error_rate"),
+                at_least=0.1,
+                otherwise="rewards for answers alone remove them, and nothing is left to do",
+            ),
             Precondition(
                 "right attempts have failed calls", "rstar2", Final("error_rate_first"), at_least=0.2, otherwise="there is nothing for the selection to remove"
             ),
@@ -113,6 +120,10 @@ class RStar2Config(GRPOConfig):
                 otherwise="the model solves almost nothing, or almost everything",
             ),
         ),
+        tried="The model's habit. Twice the claim was run on the reported seeds and found nothing to do. With 2 spare turns a failed call can cost the answer, and with 6, "
+        "where it costs nothing, calls that failed after 60 % of demonstrations were still not the likeliest way: training made the likeliest way certain, and by the last "
+        "quarter of 80k tokens no arm had failed calls any more. After 90 % of demonstrations they are the habit; on seed 0 half of GRPO's calls in right attempts failed "
+        "at the start, and half of them after 60k tokens.",
         quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "tasks_per_step": 4, "group_size": 4},
     ),
 )

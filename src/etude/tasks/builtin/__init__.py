@@ -19,7 +19,13 @@ _FAMILIES = {
     "check-and-fix": "check_and_fix:CheckAndFix",
     "calculator": "calculator:Calculator",
     "translation": "translation:Translation",
+    "translation-judging": "translation_judging:TranslationJudging",
     "commands": "commands:Commands",
+    "rating": "rating:Rating",
+    "two-views": "two_views:TwoViews",
+    "max5": "max5:Max5",
+    "max5-flaws": "max5_flaws:Max5Flaws",
+    "can-and-cannot": "can_and_cannot:CanAndCannot",
 }
 
 

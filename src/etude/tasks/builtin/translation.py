@@ -157,7 +157,8 @@ class Translation(GeneratedTaskSet):
         source, target = random.sample((TAVI, ZOMU), 2)
         sentence = source.say(meaning)
         # Both directions of one meaning share a key: a held-out meaning is never seen in training in either.
-        return Problem(key=f"translation {TAVI.say(meaning)}", prompt=f"to {target.name}: {sentence}", answer=target.say(meaning), info={"to": target.name})
+        info = {"to": target.name, "source": sentence, "source_language": source.name, "target_language": target.name}
+        return Problem(key=f"translation {TAVI.say(meaning)}", prompt=f"to {target.name}: {sentence}", answer=target.say(meaning), info=info)
 
     def judge(self, task: Task, answer: str) -> bool:
         target = LANGUAGES[task.info["to"]]
@@ -165,11 +166,15 @@ class Translation(GeneratedTaskSet):
 
     def work(self, task: Task, random: Random, slips: float) -> tuple[list[str], str]:
         target = LANGUAGES[task.info["to"]]
-        words = (task.answer or "").split()
-        if random.random() < slips / 2:
+        return [], self.slipped(task.answer or "", target, random, slips)
+
+    def slipped(self, sentence: str, language: Language, random: Random, rate: float) -> str:
+        """A sentence in which each word goes wrong with probability `rate`, and two neighbours change places with half of that."""
+        words = sentence.split()
+        if random.random() < rate / 2:
             place = random.randrange(len(words) - 1)
             words[place], words[place + 1] = words[place + 1], words[place]
-        return [], " ".join(self._slipped(word, target, random) if random.random() < slips else word for word in words)
+        return " ".join(self._slipped(word, language, random) if random.random() < rate else word for word in words)
 
     def _phrase(self, noun: str, random: Random) -> Phrase:
         return Phrase(noun, random.random() < 0.5, random.choice(QUALITIES) if random.random() < self.qualities else None)

@@ -1,0 +1,43 @@
+"""Translations that a model scores itself, after it was first taught by imitation to judge: the embedded model can translate, and has never seen a judgement.
+
+What it imitates says how good a judge it starts as: honest digits with some noise, or (`shuffled=true`) digits that belong to other candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from etude.errors import InputError
+from etude.evals.measures import AtBudget, Average, Final, First
+from etude.experiments.imitate_first import imitate_first
+
+LATE = 0.25
+"""Share of the run that counts as its end."""
+
+
+def judged_translations(seed: int, settings: Mapping[str, Any], budget: str) -> dict[str, float]:
+    """Measures of a run of `settings["method"]` on `settings["tasks"]`, after `warm_steps` steps of imitation of `settings["warm_tasks"]`.
+
+    `pass_rate_first`, `pass_rate`: held-out translations with exactly the right meaning, before and at the end. Of methods that judge: `score_first`, `score`: mean
+    score of the judged attempts in the first step and over the last quarter; `spearman_first`, `spearman`: rank correlation of the judge's scores with the quality of
+    planted candidates; `fakes_gain`: how much higher planted fakes score at the end; `tied`: share of pairs with equal scores in the first step; `in_form_first`.
+    All other settings are the run's.
+    """
+    record = imitate_first(seed, settings, budget)
+    found = {"pass_rate_first": First("eval/pass@1")(record), "pass_rate": AtBudget("eval/pass@1")(record)}
+    judged = {
+        "score_first": First("judge/score"),
+        "score": Average("judge/score", last=LATE),
+        "spearman_first": First("judge_probe/spearman"),
+        "spearman": Final("judge_probe/spearman"),
+        "fakes_gain": Final("judge_probe/bad_gain"),
+        "tied": First("judge/tied"),
+        "in_form_first": First("surface/in_form"),
+    }
+    for name, measure in judged.items():
+        # Other methods judge nothing.
+        with suppress(InputError):
+            found[name] = measure(record)
+    return found
