@@ -30,7 +30,7 @@ from etude.evals.evaluate import Evaluation, keep_samples, record_of
 from etude.evals.monitors import monitors
 from etude.evals.passk import task_interval
 from etude.evals.probe import Probe
-from etude.loop import KL_TRAJECTORIES, PolicyOptimization, rollout_metrics
+from etude.loop import PolicyOptimization, rollout_metrics
 from etude.memory import Curriculum
 from etude.method import Method, State
 from etude.models.language import LanguageModel
@@ -84,13 +84,6 @@ class Member(PolicyOptimization):
 
     def make_probe(self) -> Probe | None:
         return super().make_probe() if self.leader is None else self.leader.probe
-
-    def measured(self) -> Evaluation:
-        """Held-out measurements, and how far the policy has moved where that is wanted."""
-        evaluation = self.evaluation()
-        if self.config.evaluation.eval_kl:
-            evaluation.metrics["eval/kl_to_start"] = self.kl_to_start([t for row in evaluation.trajectories for t in row[:1]][:KL_TRAJECTORIES])
-        return evaluation
 
 
 class Crowd(Method):

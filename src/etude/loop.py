@@ -253,12 +253,17 @@ class PolicyOptimization(Method):
     # Measuring
 
     def evaluate(self) -> Metrics:
-        evaluation = self.evaluation()
+        evaluation = self.measured()
         keep_samples(self.run.folder, self.run.step, evaluation)
-        metrics = evaluation.metrics | retention(self.retained, self.attempts_at)
+        return evaluation.metrics
+
+    def measured(self) -> Evaluation:
+        """The held-out attempts with everything that is measured of the policy besides: what it forgot, and how far it has moved."""
+        evaluation = self.evaluation()
+        evaluation.metrics |= retention(self.retained, self.attempts_at)
         if self.config.evaluation.eval_kl:
-            metrics["eval/kl_to_start"] = self.kl_to_start([t for row in evaluation.trajectories for t in row[:1]][:KL_TRAJECTORIES])
-        return metrics
+            evaluation.metrics["eval/kl_to_start"] = self.kl_to_start([t for row in evaluation.trajectories for t in row[:1]][:KL_TRAJECTORIES])
+        return evaluation
 
     def evaluation(self) -> Evaluation:
         """Attempts at the held-out split. Every evaluation of every run draws with the same random numbers, so that differences are the policy's."""

@@ -39,9 +39,9 @@ def test_members_of_different_teachers_and_sizes_are_taught_and_train_together(m
     record = crowd_run(3, settings, "1-steps")
     assert taught == [
         ("tiny", "commands:words=4,teacher=-2", 1),
-        ("model", "commands:words=4,teacher=0,mistakes=shared,wrong=0.5", 1),
-        ("32x1-fresh", "commands:words=4,teacher=-2", 2),
-        ("model", "commands:words=4,teacher=2,mistakes=shared,wrong=0.5", 5),
+        ("tiny-formed", "commands:words=4,teacher=0,mistakes=shared,wrong=0.5", 1),
+        ("32x1-fresh-3", "commands:words=4,teacher=-2", 2),
+        ("32x1-formed", "commands:words=4,teacher=2,mistakes=shared,wrong=0.5", 5),
     ]
     assert {"eval/tiny-of-0/pass@1", "eval/32x1-of-2/pass@1", "eval/32x1-of-2-2/pass@1"} <= record.rows[-1].keys()
     assert record.ledger.rollouts == 3 * 2 * 4

@@ -249,7 +249,7 @@ def test_the_objective_has_the_dual_clip(tmp_path: Path) -> None:
     [
         (Arithmetic(), {}, "arithmetic does not check steps"),
         (Max5(), {"judge": "live", "checker_recall": 0.5}, "expected --judge exact with them"),
-        (Max5(), {"step_prompt": "nowhere.txt"}, "expected auto, short, full or a text file"),
+        (Max5(), {"step_prompt": "nowhere.txt"}, "expected auto, short, full, or a text file"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(tasks: TaskSet, settings: dict[str, Any], named: str, tmp_path: Path) -> None:

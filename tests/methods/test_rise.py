@@ -258,7 +258,7 @@ def test_a_prompt_of_the_users_own(tmp_path: Path) -> None:
     [
         ({"scores": (0.0, 1.0, 2.0)}, "expected finite ones that fall"),
         ({"critiques": 1}, "--critiques is 1"),
-        ({"verify_prompt": "nowhere.txt"}, "'nowhere.txt' can't be read"),
+        ({"verify_prompt": "nowhere.txt"}, "'nowhere.txt', which cannot be read"),
         ({"verify_prompt": "long"}, "do not fit into the 256 tokens"),
     ],
 )

@@ -78,7 +78,7 @@ def test_a_model_that_cannot_read_the_request_is_refused() -> None:
         write(TASKS, Ledger())
 
 
-def test_an_endpoint_writes() -> None:
+def test_an_endpoint_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openai")
     endpoint = Endpoint("http://127.0.0.1:9/v1", "m")
     seen: list[str] = []
@@ -87,7 +87,7 @@ def test_an_endpoint_writes() -> None:
         seen.extend(t.prompt for t in tasks)
         return [[Reply("ORIGINAL: a\nREWRITE: b", 7.0, finished=i > 0)] for i, _ in enumerate(tasks)]
 
-    endpoint.sample = sample  # type: ignore[method-assign]
+    monkeypatch.setattr(endpoint, "sample", sample)
     ledger = Ledger()
     # An answer that was cut off is none.
     assert endpoint_writer(endpoint, SamplingParams(8), 1)(TASKS[:2], ledger) == ["", "ORIGINAL: a\nREWRITE: b"]

@@ -11,7 +11,7 @@ import pytest
 from etude.errors import InputError
 from etude.tasks.builtin.max5 import Max5
 from etude.tasks.builtin.max5_flaws import Max5Flaws
-from etude.tasks.first_error import FULL, SHORT, Checked, FirstErrors, escaped, index_in, planted, question, split_steps, template_named
+from etude.tasks.first_error import FULL, SHORT, Checked, FirstErrors, index_in, numbered, planted, question, split_steps, template_named
 from etude.tasks.loading import load_tasks
 from etude.types import Message, Task
 
@@ -58,7 +58,7 @@ def test_what_the_policy_wrote_can_end_no_turn_and_close_no_tag(attack: str) -> 
     mark = attack[: attack.index("answer")] if "answer" in attack else attack[:2]
     asked = question(FULL, problem="p", reference="r", steps=[attack])[0].content
     assert mark not in asked.split("<solution>")[1].removesuffix("</solution>")
-    assert escaped("x < 3, a[1] <= 2") == "x < 3, a[1] <= 2"
+    assert numbered(["x < 3, a[1] <= 2"]) == "0 x < 3, a[1] <= 2"
 
 
 def test_a_planted_flaw_is_one_digit_in_any_but_the_last_step() -> None:
@@ -82,9 +82,9 @@ def test_templates_by_name_and_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("look: {steps}")
     assert question(template_named(f"{tmp_path}/mine.txt", 256), problem="p", reference="r", steps=["s"])[0].content == "look: 0 s"
     (tmp_path / "empty.txt").write_text("look")
-    with pytest.raises(InputError, match=r"expected \{steps\} in it"):
+    with pytest.raises(InputError, match=r"lacks \{steps\}"):
         template_named(f"{tmp_path}/empty.txt", 256)
-    with pytest.raises(InputError, match=r"cannot be read.*expected auto, short, full or a text file"):
+    with pytest.raises(InputError, match=r"cannot be read.*expected auto, short, full, or a text file"):
         template_named(f"{tmp_path}/none.txt", 256)
 
 

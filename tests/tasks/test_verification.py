@@ -10,7 +10,7 @@ from etude.errors import InputError
 from etude.tasks.answers import final_answer, same_answer
 from etude.tasks.builtin.rating import Rating
 from etude.tasks.follow_up import transcript
-from etude.tasks.verification import LONG, SHORT, Scale, Verification, check_template, rating_in, same
+from etude.tasks.verification import LONG, SHORT, Scale, Verification, rating_in, same
 from etude.types import Message, Segment, Task, Trajectory
 
 TASK = Task("t", (Message("system", "be brief"), Message("user", "compute 9*8+19")), answer="91")
@@ -88,11 +88,6 @@ def test_components_of_a_rating() -> None:
     assert verification.verify(task, "answer: 7") == {"agreement": -0.5, "exact": 0, "rated": 0}
     with pytest.raises(InputError, match="makes tasks from attempts"):
         verification.train_task(0, 0)
-
-
-def test_a_template_without_the_response_is_refused() -> None:
-    with pytest.raises(InputError, match=r"mine.txt has no \{response\}"):
-        check_template("rate {question}", "mine.txt")
 
 
 def test_the_family_teaches_the_short_form() -> None:

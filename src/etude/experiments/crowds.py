@@ -15,6 +15,7 @@ from typing import Any
 from etude.config import NO_STEP_LIMIT
 from etude.errors import InputError
 from etude.evals.measures import Record
+from etude.experiments.imitate_first import QUIET, shared_folder, warm_start
 from etude.ledger import Budget
 from etude.types import mean
 
@@ -32,7 +33,6 @@ WARM_UP: dict[str, Any] = {"steps": 60, "tasks_per_step": 24, "lr": 2e-3, "sched
 SIZE = re.compile(r"(\d+)x(\d+)")
 TEACHING = ("mistakes", "sure", "right", "wrong")
 """Settings of the experiment that are options of the teachers."""
-QUIET: dict[str, Any] = {"quiet": True, "eval_kl": False, "keep_last": 1, "save_trajectories": 0, "threads": 1}
 
 
 def crowd_run(seed: int, settings: Mapping[str, Any], budget: str) -> Record:
@@ -54,9 +54,9 @@ def crowd_run(seed: int, settings: Mapping[str, Any], budget: str) -> Record:
         raise InputError(f"teachers are {teachers} and starts {starts}; expected one of each for every member, and two members or more")
     apart = {"teachers", "starts", "method", "model", "tasks", "form_steps", "fresh_steps", "words", *TEACHING}
     own = {name: value for name, value in settings.items() if name not in apart and not name.startswith("warm_")}
-    with tempfile.TemporaryDirectory() as folder:
-        models = [taught(Path(folder), teacher, start, seed, settings) for teacher, start in zip(teachers, starts, strict=True)]
-        trained = Path(folder) / "run"
+    with shared_folder() as folder, tempfile.TemporaryDirectory() as scratch:
+        models = [taught(folder, teacher, start, seed, settings) for teacher, start in zip(teachers, starts, strict=True)]
+        trained = Path(scratch) / "run"
         method = str(settings.get("method", "rlccf"))
         run: dict[str, Any] = {
             "tasks": _tasks(settings),
@@ -94,31 +94,20 @@ def crowd_experiment(seed: int, settings: Mapping[str, Any], budget: str) -> dic
 
 
 def taught(folder: Path, teacher: int, start: str, seed: int, settings: Mapping[str, Any]) -> str:
-    """The folder of a model that imitated one teacher. What is in `folder` already is not made again."""
+    """The folder of a model that imitated one teacher. What is under `folder` already is not made again."""
     title = re.sub("[^A-Za-z0-9]", "-", start)
-    formed, out = folder / title, folder / f"{title}-of-{teacher}"
-    warm = WARM_UP | {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
+    warm = {"seed": seed, **WARM_UP} | {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
     size = SIZE.fullmatch(start)
-    if not formed.exists():
-        model = fresh_llama(folder / f"{title}-fresh", width=int(size[1]), layers=int(size[2]), seed=seed) if size else start
-        steps = settings.get("fresh_steps", FRESH_STEPS) if size else settings.get("form_steps", FORM_STEPS)
-        _imitate(formed, model, _tasks(settings, STRANGER), seed, {**warm, "steps": steps})
-    if not out.exists():
-        options = [f"teacher={teacher}", *(f"{name}={settings[name]}" for name in TEACHING if name in settings)]
-        steps = warm["steps"] * (FRESH_PUPILS if size else 1)
-        _imitate(out, str(formed / "model"), _tasks(settings, *options), seed, {**warm, "steps": steps})
-    return str(out / "model")
+    model = fresh_llama(folder / f"{title}-fresh-{seed}", width=int(size[1]), layers=int(size[2]), seed=seed) if size else start
+    steps = settings.get("fresh_steps", FRESH_STEPS) if size else settings.get("form_steps", FORM_STEPS)
+    formed = warm_start({**warm, "model": model, "tasks": _tasks(settings, STRANGER), "steps": steps}, folder, name=f"{title}-formed")
+    options = [f"teacher={teacher}", *(f"{name}={settings[name]}" for name in TEACHING if name in settings)]
+    steps = warm["steps"] * (FRESH_PUPILS if size else 1)
+    return str(warm_start({**warm, "model": str(formed), "tasks": _tasks(settings, *options), "steps": steps}, folder, name=f"{title}-of-{teacher}"))
 
 
 def _tasks(settings: Mapping[str, Any], *teacher: str) -> str:
     return ",".join([f"{TASKS}:words={settings.get('words', WORDS)}", *teacher])
-
-
-def _imitate(out: Path, model: str, tasks: str, seed: int, warm: Mapping[str, Any]) -> None:
-    import etude
-
-    few = {"export": "last", "evaluate_every": 0, "checkpoint_every": 0, "eval_tasks": 8, "eval_samples": 1, "seed": seed}
-    etude.train("sft", out=out, model=model, tasks=tasks, **{**QUIET, **few, **warm})
 
 
 def fresh_llama(folder: Path, *, width: int, layers: int, seed: int) -> str:
@@ -128,6 +117,7 @@ def fresh_llama(folder: Path, *, width: int, layers: int, seed: int) -> str:
 
     if width % 8 or layers < 1:
         raise InputError(f"a Llama of width {width} and {layers} layers can't be made; expected a width that 8 divides, and a layer or more")
+    # The tokenizer last, and each file whole: who makes the same one meanwhile writes the same bytes.
     with without_bars():
         build_model(seed, width=width, layers=layers).save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)

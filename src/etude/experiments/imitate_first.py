@@ -1,4 +1,4 @@
-"""Runs that start from a model which was first taught something, by imitation unless told otherwise: the start that a claim is about is often not the embedded model."""
+"""Runs that start from a model which was first taught something by imitation: the start that a claim is about is often not the embedded model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,15 @@ from etude.ledger import Budget
 
 WARM_UP: dict[str, Any] = {"steps": 24, "tasks_per_step": 64, "lr": 1e-3}
 """The imitation, unless `warm_steps`, `warm_tasks_per_step` or `warm_lr` say otherwise."""
+QUIET: dict[str, Any] = {"quiet": True, "eval_kl": False, "keep_last": 1, "save_trajectories": 0, "threads": 1}
+"""Settings of every run that an experiment makes."""
 
 
 def imitate_first(seed: int, settings: Mapping[str, Any], budget: str) -> Record:
     """What a run of `settings["method"]` on `settings["tasks"]` recorded, which started after `warm_steps` steps of imitation of a task set's demonstrations.
 
-    `warm_tasks`: the task set to imitate (default: `tasks`); `model`: where imitation starts (default: `tiny`); `warm_method`: what is done instead of imitation;
-    `warm_seed`: its seed, where all runs are to start from the same model (default: the run's). All settings that are not named here and do not begin with `warm_`
-    are the run's; the warm-up has settings of its own only by a name with `warm_` before it. The budget is the run's alone. Arms of a claim that begin with the
-    same warm-up share it.
+    `warm_tasks`: the task set to imitate (default: `tasks`); `model`: where imitation starts (default: `tiny`). Settings that begin with `warm_` are the imitation's, all
+    others the run's. The budget is the run's alone. Arms of a claim that begin with the same imitation share it.
     Raises InputError when there is no method or no task set.
     """
     import etude
@@ -37,30 +38,37 @@ def imitate_first(seed: int, settings: Mapping[str, Any], budget: str) -> Record
     missing = [name for name in ("method", "tasks") if name not in settings]
     if missing:
         raise InputError(f"the experiment has no setting {missing[0]!r}; expected a method and a task set")
-    shared = {"seed": seed, "quiet": True, "eval_kl": False, "keep_last": 1, "save_trajectories": 0, "threads": 1}
-    few = {"tasks": settings["tasks"], "export": "last", "evaluate_every": 0, "eval_tasks": 8, "eval_samples": 1}
-    taught = {"method": "sft", "model": settings.get("model", "tiny"), **WARM_UP, **shared, **few}
-    taught |= {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
     own = {name: value for name, value in settings.items() if name not in ("method", "model") and not name.startswith("warm_")}
-    with tempfile.TemporaryDirectory() as scratch:
-        start, trained = warm_start(taught, Path(os.environ.get(SHARED, scratch))), Path(scratch) / "run"
-        etude.train(settings["method"], out=trained, model=str(start), budget=budget, **{"steps": NO_STEP_LIMIT, **shared, **own})
+    taught = {"tasks": settings["tasks"], "model": settings.get("model", "tiny"), "seed": seed, **WARM_UP}
+    taught |= {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
+    with shared_folder() as folder, tempfile.TemporaryDirectory() as scratch:
+        trained = Path(scratch) / "run"
+        run = {**QUIET, "seed": seed, "model": str(warm_start(taught, folder)), "budget": budget, "steps": NO_STEP_LIMIT}
+        etude.train(settings["method"], out=trained, **{**run, **own})
         return Record(Run.open(trained).metrics(), Budget.parse(budget), name=f"{settings['method']}, seed {seed}")
 
 
-def warm_start(settings: Mapping[str, Any], folder: Path) -> Path:
-    """The folder of a model that was trained with these settings, `method` among them: made the first time, and found again under `folder` by whoever asks with the
-    same ones. Another process that makes the same one is waited for."""
+@contextmanager
+def shared_folder() -> Iterator[Path]:
+    """Where the arms of a claim keep what several of them begin with; outside a claim a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(os.environ.get(SHARED, scratch))
+
+
+def warm_start(settings: Mapping[str, Any], folder: Path, *, name: str = "start") -> Path:
+    """The folder, called `name`, of a model that imitated demonstrations with these settings: made the first time, and found again under `folder` by whoever asks with
+    the same ones. Another process that makes the same one is waited for."""
     import etude
 
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    model = folder / key
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f"{key}.lock", "w") as lock:
+    model = folder / key / name
+    model.parent.mkdir(parents=True, exist_ok=True)
+    with open(model.parent / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not model.is_dir():
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            with tempfile.TemporaryDirectory(dir=model.parent) as scratch:
                 run = Path(scratch) / "run"
-                etude.train(out=run, **settings)
+                few = {"export": "last", "evaluate_every": 0, "checkpoint_every": 0, "eval_tasks": 8, "eval_samples": 1}
+                etude.train("sft", out=run, **{**QUIET, **few, **settings})
                 shutil.move(run / "model", model)
     return model

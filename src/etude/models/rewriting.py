@@ -6,6 +6,7 @@ parts is unusable, and its question is left out: whoever trains on pairs must no
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 
@@ -82,11 +83,12 @@ def local_writer(model: LanguageModel, params: SamplingParams, seed: int) -> Wri
 
 
 def endpoint_writer(endpoint: Endpoint, params: SamplingParams, seed: int) -> Writer:
-    """A writer behind an endpoint. Only calls and the tokens that the server counted are known."""
+    """A writer behind an endpoint. Calls are known, and what tokens the server counted."""
 
     def write(asked: Sequence[Task], ledger: Ledger) -> list[str]:
         replies = [row[0] for row in endpoint.sample([asking(task) for task in asked], params, samples=1, seed=seed % 2**31)]
-        ledger.generated_tokens += round(sum(r.length for r in replies if r.length == r.length))
+        ledger.generated_tokens += round(sum(r.length for r in replies if not math.isnan(r.length)))
+        ledger.prompt_tokens += round(sum(r.prompt_length for r in replies if not math.isnan(r.prompt_length)))
         ledger.count_call("rewriter", len(replies))
         return [r.text if r.finished else "" for r in replies]
 

@@ -1,6 +1,6 @@
 """Direct assessment: a model reads a source and a candidate translation, without a reference, and gives one number. How it is asked, and how its answer is read.
 
-What a policy wrote never reaches a judge as it is: see `escaped`.
+What a policy wrote never reaches a judge as it is: see `tasks.templates.escaped`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ score: NUMBER"""
 
 _SCORE = re.compile(r"\bscore\**\s*[:=]\s*\**\s*(?P<value>[^\n]*)", re.IGNORECASE)
 _NUMBER = re.compile(r"(?P<score>[-+]?\d+(?:\.\d+)?)(?:\s*/\s*(?P<of>\d+))?(?:\s*points?)?")
-_BRACKETS = str.maketrans("<>", "()")
 _THOUGHT = re.compile(r"^.*</think>", re.DOTALL | re.IGNORECASE)
 
 
@@ -60,15 +59,6 @@ def assessment_form(name: str, highest: int = 0) -> Assessment:
         may = ("source_language", "target_language", "highest")
         form = Assessment(read_template(name, "--judge-prompt", names=("auto", *FORMS), needs=("source", "candidate"), may=may), 100)
     return Assessment(form.template, highest or form.highest)
-
-
-def escaped(candidate: str) -> str:
-    """What a policy wrote as a judge may see it: on one line, without control characters, angle brackets as parentheses.
-
-    So nothing in it closes the field that it stands in, or is taken by a tokenizer for the marker of a turn.
-    """
-    plain = "".join(c if c.isprintable() else " " for c in candidate)
-    return " ".join(plain.translate(_BRACKETS).split())
 
 
 def read_score(text: str, highest: int) -> float | None:

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -34,10 +35,11 @@ ROLE = "judge"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a judge is asked, and the key of the random numbers that it answers with."""
+    """What a judge is asked, and the key of the random numbers that it answers with. subject: what the words are about, for a judge that does not need them."""
 
     messages: tuple[Message, ...]
     stream: int
+    subject: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ class EndpointJudge(Judge):
         reply = self.endpoint.sample([Task(ROLE, question.messages)], self.params, samples=1, seed=question.stream % 2**31)[0][0]
         counted = reply.length + reply.prompt_length
         if math.isnan(counted):
-            counted = len(self.policy.render(question.messages)) + len(self.policy.tokenizer(reply.text)["input_ids"])  # type: ignore[arg-type]
+            counted = len(self.policy.render(question.messages)) + len(self.policy.tokenizer.encode(reply.text))
         return Judgement(reply.text, round(counted), reply.finished)
 
 

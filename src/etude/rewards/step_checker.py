@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Future
 from random import Random
 
@@ -12,7 +11,6 @@ from etude.models.sampling import SamplingParams
 from etude.rewards.judges import Judge, Judgement, Question
 from etude.tasks.base import TaskSet
 from etude.tasks.first_error import FLAWLESS
-from etude.types import Task
 
 EXACT = "exact"
 """What the option for the judge calls it."""
@@ -30,13 +28,9 @@ class StepChecker(Judge):
         self.tasks, self.recall, self.false_alarms = tasks, recall, false_alarms
 
     def ask(self, question: Question) -> Future[Judgement]:
-        raise TypeError("a step checker reads no question but the steps themselves; expected a call of `check`")
-
-    def settle(self) -> None:
-        """Every answer is there as soon as it is asked for."""
-
-    def check(self, task: Task, steps: Sequence[str], random: Random) -> Future[Judgement]:
-        """The judgement of a solution."""
+        """The judgement of the question's subject, a task and the steps of a solution of it."""
+        task, steps = question.subject
+        random = Random(question.stream)
         first = self.tasks.first_wrong_step(task, steps)
         if first is None:
             text = ""
@@ -47,3 +41,6 @@ class StepChecker(Judge):
         future: Future[Judgement] = Future()
         future.set_result(Judgement(text, 0, finished=bool(text)))
         return future
+
+    def settle(self) -> None:
+        """Every answer is there as soon as it is asked for."""

@@ -228,6 +228,17 @@ def _example(task: Task, spec: str) -> Example:
     return Example(task.prompt, label)
 
 
+def balanced(examples: Sequence[Example], size: int) -> list[Example]:
+    """`size` examples at most, as many of either class as there are, in their order."""
+    most = {label: sum(e.label == label for e in examples) for label in LABELS}
+    half = {label: max(size // 2, size - most[other]) for label, other in zip(LABELS, reversed(LABELS), strict=True)}
+    chosen: list[Example] = []
+    for example in examples:
+        if len(chosen) < size and sum(e.label == example.label for e in chosen) < half[example.label]:
+            chosen.append(example)
+    return chosen
+
+
 class Verdicts(TaskSet):
     """Tasks to be judged and not to be done: whether the verdict is the label's, where there is one. The final answer of an attempt is its verdict."""
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from random import Random
 from string import digits
 
 from etude.errors import InputError
 from etude.tasks.answers import final_answer, follows_convention
 from etude.tasks.base import TaskSet
+from etude.tasks.templates import escaped, filled, read_template
 from etude.types import Message, Task
 
 FLAWLESS = -1
@@ -49,10 +49,7 @@ where N is the number of the earliest wrong step, or -1 if no step is wrong. The
 FULL_NEEDS = 1024
 """Tokens that a judge has to be able to read for FULL to be of use with it."""
 
-_FIELDS = re.compile(r"\{(problem|reference|steps)\}")
 _NUMBER = re.compile(r"-?\d+")
-# What opens a turn or closes a tag in the usual formats: <|end|>, </solution>, <s>, [INST].
-_MARKUP = re.compile(r"<(?=[|/!A-Za-z])|\[(?=/?[A-Z_]+\])")
 
 
 def split_steps(text: str) -> list[str]:
@@ -60,20 +57,14 @@ def split_steps(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def escaped(text: str) -> str:
-    """Text of a policy's, made harmless inside a prompt: a space parts the marks that could end a turn, close a tag or open an instruction."""
-    return _MARKUP.sub(lambda mark: mark[0] + " ", text)
-
-
 def numbered(steps: Sequence[str]) -> str:
     """The steps, one a line, each behind its number."""
-    return "\n".join(f"{i} {escaped(' '.join(step.split()))}" for i, step in enumerate(steps))
+    return "\n".join(f"{i} {escaped(step)}" for i, step in enumerate(steps))
 
 
 def question(template: str, *, problem: str, reference: str, steps: Sequence[str]) -> tuple[Message, ...]:
     """The conversation that asks for the first wrong step. Only the template's own `{problem}`, `{reference}` and `{steps}` are filled in, once."""
-    parts = {"problem": problem, "reference": reference, "steps": numbered(steps)}
-    return (Message("user", _FIELDS.sub(lambda field: parts[field[1]], template)),)
+    return (Message("user", filled(template, {"problem": problem, "reference": reference, "steps": numbered(steps)})),)
 
 
 def planted(steps: Sequence[str], random: Random) -> list[str] | None:
@@ -89,21 +80,13 @@ def planted(steps: Sequence[str], random: Random) -> list[str] | None:
 def template_named(name: str, context_length: int | None) -> str:
     """The template that an option names: `short`, `full`, a text file, or `auto`, which is `full` for a judge that reads enough (None: it does not say).
 
-    Raises InputError for a file that cannot be read or does not say where the steps go.
+    Raises InputError for a file that is no template.
     """
     if name == "auto":
         return FULL if context_length is None or context_length >= FULL_NEEDS else SHORT
     if name in ("short", "full"):
         return SHORT if name == "short" else FULL
-    try:
-        template = Path(name).expanduser().read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--step-prompt {name} cannot be read: {error}; expected auto, short, full or a text file") from error
-    if "{steps}" not in template:
-        raise InputError(
-            f"--step-prompt {name} does not say where the solution goes; expected {{steps}} in it, and {{problem}} and {{reference}} where they are wanted"
-        )
-    return template
+    return read_template(name, "--step-prompt", names=("auto", "short", "full"), needs=("steps",), may=("problem", "reference"))
 
 
 def index_in(text: str, steps: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Texts with fields, such as prompts that a user may exchange."""
+"""Texts with fields, such as prompts that a user may exchange, and text of a policy's made fit to stand in them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from pathlib import Path
 from etude.errors import InputError
 
 _FIELD = re.compile(r"\{(\w*)\}")
+# What opens a turn or closes a tag in the usual formats: <|end|>, </solution>, <s>, [INST].
+_MARKUP = re.compile(r"<(?=[|/!A-Za-z])|\[(?=/?[A-Z_]+\])")
 
 
 def filled(template: str, fields: Mapping[str, str]) -> str:
     """A template with its `{field}`s replaced, all at once, so that a field's content is never taken for a field."""
     return _FIELD.sub(lambda match: fields.get(match[1], match[0]), template)
+
+
+def escaped(text: str) -> str:
+    """Text of a policy's, made harmless inside a prompt: on one line, without control characters, and a space parts the marks that could end a turn, close a tag or
+    open an instruction."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return _MARKUP.sub(lambda mark: mark[0] + " ", " ".join(plain.split()))
 
 
 def read_template(spec: str, option: str, *, names: Sequence[str], needs: Sequence[str], may: Sequence[str]) -> str:

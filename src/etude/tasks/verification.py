@@ -7,13 +7,13 @@ says is then scored by the same three cases.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from etude.errors import InputError
 from etude.tasks.answers import final_answer, normalise
 from etude.tasks.follow_up import FollowUpTasks, transcript
+from etude.tasks.templates import filled
 from etude.types import Message, Task, Trajectory
 
 RIGHT = 0.5
@@ -38,8 +38,6 @@ Check the response in a few sentences. Then end with a line 'answer: X', where X
 """What is asked of models that can follow instructions."""
 SHORT = "rate: {question}\n{response}"
 """What is asked of small models, which have to be taught what it means: the built-in tasks `rating` do."""
-
-_FIELDS = re.compile(r"\{(question|response|right|wrong|unanswered)\}")
 
 
 @dataclass(frozen=True)
@@ -89,17 +87,6 @@ def rating_in(text: str) -> float | None:
     return value if math.isfinite(value) else math.nan
 
 
-def check_template(template: str, name: str) -> str:
-    """The template as it is. Raises InputError where it shows the question or the response nowhere."""
-    missing = [field for field in ("question", "response") if f"{{{field}}}" not in template]
-    if missing:
-        raise InputError(
-            f"the verification prompt {name} has no {{{missing[0]}}}; expected {{question}} and {{response}} in it, and where the scores are to be named "
-            "{right}, {wrong} and {unanswered}"
-        )
-    return template
-
-
 class Verification(FollowUpTasks):
     """Asks for the score of an attempt, which its component `outcome` says. Judged attempts only.
 
@@ -111,13 +98,13 @@ class Verification(FollowUpTasks):
 
     def __init__(self, *, scale: Scale, template: str, max_new_tokens: int) -> None:
         self.scale = scale
-        self.template = check_template(template, repr(template[:40]))
+        self.template = template
         self.max_new_tokens = max_new_tokens
 
     def prompt(self, question: str, response: str) -> str:
         """The template filled in, in one pass: what a response says is never taken for a field."""
         values = {"question": question, "response": response, **{name: f"{getattr(self.scale, name):g}" for name in ("right", "wrong", "unanswered")}}
-        return _FIELDS.sub(lambda field: values[field[1]], self.template)
+        return filled(self.template, values)
 
     def follow(self, attempt: Trajectory) -> Task:
         return self.about(attempt.task, transcript(attempt), attempt.rewards["outcome"], attempt.sample)

@@ -12,7 +12,7 @@ from etude.config import JudgeConfig
 from etude.method import State
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.rewards.judges import Judge, Judgement, Question, open_judge
-from etude.types import Group, Message, Metrics, Trajectory, trajectories_of
+from etude.types import Group, Metrics, Trajectory, trajectories_of
 
 KEPT = 8
 """Transcripts that are kept of a step."""
@@ -73,13 +73,9 @@ class Judged(WithJudge):
         super().setup()
         self._asked: dict[int, tuple[Trajectory, Future[Judgement]]] = {}
 
-    def answer(self, trajectory: Trajectory, question: Question) -> Future[Judgement]:
-        """The judgement of an attempt, perhaps not there yet."""
-        return self.judging.ask(question)
-
     @abstractmethod
-    def question(self, trajectory: Trajectory) -> tuple[Message, ...] | None:
-        """What to ask about an attempt, or None where nothing is to be asked."""
+    def question(self, trajectory: Trajectory, stream: int = 0) -> Question | None:
+        """What to ask about an attempt, with `stream` as the key of the answer's random numbers; None where nothing is to be asked."""
 
     def ended(self, trajectory: Trajectory) -> None:
         self._ask(trajectory)
@@ -101,7 +97,7 @@ class Judged(WithJudge):
                 "task": t.task.id,
                 "prompt": t.task.prompt,
                 "attempt": t.text,
-                "question": question[-1].content,
+                "question": question.messages[-1].content,
                 "judgement": j.text,
                 "read": value,
                 "judge": self.judging.name,
@@ -115,7 +111,7 @@ class Judged(WithJudge):
             self.run.save_judgements(self.run.step, rows[:: max(1, len(rows) // wanted)][:wanted])
 
     def _ask(self, trajectory: Trajectory) -> None:
-        messages = self.question(trajectory)
-        if messages is not None:
-            stream = self.run.stream(self.run.step, "judge", trajectory.task.id, trajectory.sample, trajectory.text)
-            self._asked[id(trajectory)] = trajectory, self.answer(trajectory, Question(messages, stream))
+        stream = self.run.stream(self.run.step, "judge", trajectory.task.id, trajectory.sample, trajectory.text)
+        question = self.question(trajectory, stream)
+        if question is not None:
+            self._asked[id(trajectory)] = trajectory, self.judging.ask(question)

@@ -23,7 +23,6 @@ from annotated_types import Gt
 from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import AtLeastOne, NonNegative, Share
 from etude.errors import InputError
-from etude.evals.evaluate import evaluate
 from etude.evals.measures import Final
 from etude.ledger import Ledger
 from etude.memory import Curriculum, PairedCurriculum, RoundsCurriculum, UniformCurriculum
@@ -371,17 +370,7 @@ class CoReward(GRPO):
         metrics = super().evaluate()
         if not self.config.eval_twins:
             return metrics
-        config = self.config
-        found = evaluate(
-            self.policy,
-            self.task_set,
-            tasks=self.held_out_twins,
-            samples=config.evaluation.eval_samples,
-            temperature=config.evaluation.eval_temperature,
-            max_new_tokens=config.sampler.max_new_tokens,
-            max_turns=config.sampler.max_turns,
-            ledger=self.run.ledger,
-        ).metrics
+        found = self.attempts_at(self.task_set, self.held_out_twins).metrics
         return metrics | {"eval/twin_pass@1": found["eval/pass@1"], "eval/both_pass@1": (metrics["eval/pass@1"] + found["eval/pass@1"]) / 2}
 
     def state(self) -> State:

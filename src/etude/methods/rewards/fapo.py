@@ -34,7 +34,7 @@ from etude.rewards.flaws import flaw_aware
 from etude.rewards.judges import Judge, Judgement, LocalJudge, Question
 from etude.rewards.step_checker import EXACT, StepChecker
 from etude.tasks.first_error import FLAWLESS, index_in, planted, question, split_steps, template_named
-from etude.types import Group, Message, Metrics, Task, Trajectory, mean, trajectories_of
+from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
 
 
 @dataclass
@@ -155,23 +155,12 @@ class FAPO(Judged, DAPO):
 
     # Asking
 
-    def question(self, trajectory: Trajectory) -> tuple[Message, ...] | None:
-        if not self.is_right(trajectory):
-            return None
-        return self.question_about(trajectory.task, split_steps(trajectory.text))
+    def question(self, trajectory: Trajectory, stream: int = 0) -> Question | None:
+        return self.question_about(trajectory.task, split_steps(trajectory.text), stream) if self.is_right(trajectory) else None
 
-    def question_about(self, task: Task, steps: Sequence[str]) -> tuple[Message, ...]:
+    def question_about(self, task: Task, steps: Sequence[str], stream: int) -> Question:
         """What the judge is asked about a solution."""
-        return question(self.template, problem=task.prompt, reference=reference_of(task), steps=steps)
-
-    def answer(self, trajectory: Trajectory, question: Question) -> Future[Judgement]:
-        return self.ask_about(trajectory.task, split_steps(trajectory.text), question.stream)
-
-    def ask_about(self, task: Task, steps: Sequence[str], stream: int) -> Future[Judgement]:
-        """The judgement of a solution, perhaps not there yet: the exact checker's, or the model's."""
-        if isinstance(self.judging, StepChecker):
-            return self.judging.check(task, steps, self.run.rng("checker", stream))
-        return self.judging.ask(Question(self.question_about(task, steps), stream))
+        return Question(question(self.template, problem=task.prompt, reference=reference_of(task), steps=steps), stream, subject=(task, steps))
 
     def is_right(self, trajectory: Trajectory) -> bool:
         """The verifier's verdict on an attempt, which is asked for once."""
@@ -232,7 +221,7 @@ class FAPO(Judged, DAPO):
         for trajectory in random.sample(passed, min(self.config.planted_flaws, len(passed))):
             steps = planted(trajectory.tags["steps"], random)
             if steps is not None:
-                asked.append((len(steps), self.ask_about(trajectory.task, steps, self.run.stream(self.run.step, "planted", len(asked)))))
+                asked.append((len(steps), self.judging.ask(self.question_about(trajectory.task, steps, self.run.stream(self.run.step, "planted", len(asked))))))
         self.judging.settle()
         found = [index_in(judgement.text, count) if (judgement := future.result()).finished else None for count, future in asked]
         return {"flaw/planted_recall": mean([float(named not in (None, FLAWLESS)) for named in found])} if found else {}

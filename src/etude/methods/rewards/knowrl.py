@@ -30,18 +30,18 @@ from etude.errors import InputError
 from etude.evals.evaluate import Evaluation
 from etude.evals.measures import Final
 from etude.evals.probe import Probe
-from etude.evals.self_knowledge import Opinion, alarms, ask, entropy_bits, flip_rate, information_bits, self_knowledge
+from etude.evals.self_knowledge import Opinion, alarms, ask, flip_rate, self_knowledge
 from etude.ledger import Ledger
 from etude.memory.introspection import Introspection
 from etude.method import State, register
 from etude.methods.baselines.reinforce_pp import ReinforcePP, ReinforcePPConfig
-from etude.models.language import LanguageModel
+from etude.methods.rewards._introspected import introspection_metrics, verdicts_on
 from etude.models.sampling import SamplingParams, stream_key
 from etude.rewards import judge as judge_attempts
 from etude.rewards.consensus import consensus_of, consensus_rewards
 from etude.rollouts import EpisodeRequest, group_rollouts, run_episodes
 from etude.tasks.base import TaskSet
-from etude.tasks.feasibility import LABELS, Example, Label, Prompts, Verdicts, plain, read_examples
+from etude.tasks.feasibility import LABELS, Example, Label, Prompts, Verdicts, balanced, plain, read_examples
 from etude.tasks.loading import load_tasks
 from etude.types import Group, Message, Metrics, Task, Trajectory, mean
 
@@ -186,9 +186,7 @@ class KnowRL(ReinforcePP):
                 f"{task_set.name} has no answers by which to see what the model can do; add answers or a --reward, or give verified examples with --seed-tasks"
             )
         # The prompts depend on the model, and what the probe's tasks are worth on what it solves, so that it comes first here.
-        self._policy = self._policy or LanguageModel.load(
-            inputs.model, device=inputs.device, dtype=inputs.dtype, slots=config.sampler.slots, learner=config.learner
-        )
+        self._policy = self.load_policy()
         self.verdicts = Verdicts(Prompts.load(config.prompts, self._policy.context_length))
         self.sounded: set[str] = set()
         self.seed_verdicts: deque[tuple[Label, Label | None]] = deque(maxlen=WINDOW)
@@ -253,8 +251,7 @@ class KnowRL(ReinforcePP):
             max_new_tokens=config.sampler.max_new_tokens or task_set.max_new_tokens, temperature=config.evaluation.eval_temperature, stop=tuple(task_set.stop)
         )
         requests = [EpisodeRequest(task, sample, stream_key("tried-out", seed, task.id, sample)) for task in tasks for sample in range(config.solve_attempts)]
-        turns = min(task_set.max_turns, config.sampler.max_turns) if task_set.max_turns > 1 else config.sampler.max_turns
-        attempts = run_episodes(policy, requests, task_set, params, max_turns=turns, ledger=ledger)
+        attempts = run_episodes(policy, requests, task_set, params, max_turns=self.max_turns, ledger=ledger)
         judge_attempts(attempts, task_set)
         examples = []
         for i, task in enumerate(tasks):
@@ -361,55 +358,28 @@ class KnowRL(ReinforcePP):
     # Measuring
 
     def introspected(self, groups: Sequence[Group]) -> Metrics:
-        """What a step's verdicts show. `intrinsic/...`: of written tasks, with the claim for the truth (see `etude.evals.self_knowledge`); besides P(feasible) by claim,
-        the share of unanimous groups, the entropy of all verdicts and what they tell of the claim, in bits. `seeds/...`: right verdicts on verified tasks, by class.
-        """
-        opinions: list[Opinion] = []
-        pairs: list[tuple[str, str]] = []
-        by_claim: dict[str, list[float]] = {label: [] for label in LABELS}
-        by_seed: dict[str, list[float]] = {label: [] for label in LABELS}
-        for group in groups:
-            task, verdicts = group.trajectories[0].task, group.tags["verdicts"]
-            if task.answer in LABELS:
-                by_seed[task.answer] += [float(v == task.answer) for v in verdicts]
-                self.seed_verdicts.extend((task.answer, v) for v in verdicts)
-                continue
-            claim = task.info["claim"]
-            opinions.append(Opinion(tuple(verdicts), float(claim == "feasible")))
-            pairs += [(v, claim) for v in verdicts if v is not None]
-            by_claim[claim] += [float(v == "feasible") for v in verdicts if v is not None]
-        found = self_knowledge(opinions)
-        everything = [v for group in groups for v in group.tags["verdicts"]]
-        metrics: Metrics = {f"intrinsic/{name}": found[name] for name in ("accuracy", "f1", "consistency", "feasible") if name in found}
-        metrics |= {f"intrinsic/feasible_if_{label}": mean(values) for label, values in by_claim.items() if values}
-        metrics |= {f"seeds/{label}": mean(values) for label, values in by_seed.items() if values}
-        metrics["intrinsic/unanimous"] = mean([float(g.tags["consensus"].share > 1 - 1e-9) for g in groups], default=0.0)
-        metrics["intrinsic/verdict_entropy"] = entropy_bits([v for v in everything if v is not None])
-        metrics["intrinsic/information"] = information_bits(pairs)
-        metrics["intrinsic/invalid"] = mean([float(v is None) for v in everything], default=0.0)
-        if not opinions and "nothing written" not in self.sounded:
-            self.sounded.add("nothing written")
-            warnings.warn(
-                f"step {self.run.step}: {self.policy.name} wrote no task that could be read as one; expected what the prompts ask for (see --prompts), "
-                "which a small model has to be taught first",
-                stacklevel=2,
+        """What a step's verdicts show, and whether it is a warning. Each sign is said once."""
+        self.seed_verdicts.extend((task.answer, v) for task, verdicts in verdicts_on(groups) if task.answer in LABELS for v in verdicts)
+        signs = alarms(seeds=list(self.seed_verdicts), verdicts=[v for _, verdicts in verdicts_on(groups) for v in verdicts])
+        if all(task.answer in LABELS for task, _ in verdicts_on(groups)):
+            signs["nothing written"] = (
+                f"{self.policy.name} wrote no task that could be read as one; expected what the prompts ask for (see --prompts), which a small model has to be taught first"
             )
-        signs = alarms(seeds=list(self.seed_verdicts), verdicts=everything)
         for name in sorted(signs.keys() - self.sounded):
             warnings.warn(f"step {self.run.step}: {signs[name]}; the verdicts say little about what the model can do, or have collapsed", stacklevel=2)
         self.sounded |= signs.keys()
-        return metrics | {"intrinsic/alarms": float(len(signs))}
+        return introspection_metrics(groups) | {"intrinsic/alarms": float(len(signs))}
 
     def evaluation(self) -> Evaluation:
         """Held-out attempts as ever, and beside them the verdicts on the same tasks: `eval/self_...` against what was solved, `eval/known_...` against labels."""
         evaluation = super().evaluation()
         rates = [mean([t.correct for t in row if not math.isnan(t.correct)]) for row in evaluation.trajectories]
         known = [(task.prompt, rate) for task, rate in zip(evaluation.tasks, rates, strict=True) if not math.isnan(rate)]
-        evaluation.metrics |= self.measured("eval/self", known)
-        evaluation.metrics |= self.measured("eval/known", [(e.text, float(e.label == "feasible")) for e in self.benchmark])
+        evaluation.metrics |= self.known_of("eval/self", known)
+        evaluation.metrics |= self.known_of("eval/known", [(e.text, float(e.label == "feasible")) for e in self.benchmark])
         return evaluation
 
-    def measured(self, name: str, known: Sequence[tuple[str, float]]) -> Metrics:
+    def known_of(self, name: str, known: Sequence[tuple[str, float]]) -> Metrics:
         """Self-knowledge on tasks with known solve rates, and how often a verdict depends on which word the request names first."""
         if not known:
             return {}
@@ -444,14 +414,3 @@ def is_judged(task_set: TaskSet) -> bool:
         environment.close()
         return True
     return not math.isnan(task_set.verify(task_set.train_task(0, 0), "").get("correct", math.nan))
-
-
-def balanced(examples: Sequence[Example], size: int) -> list[Example]:
-    """`size` examples at most, as many of either class as there are, in their order."""
-    most = {label: sum(e.label == label for e in examples) for label in LABELS}
-    half = {label: max(size // 2, size - most[other]) for label, other in zip(LABELS, reversed(LABELS), strict=True)}
-    chosen: list[Example] = []
-    for example in examples:
-        if len(chosen) < size and sum(e.label == example.label for e in chosen) < half[example.label]:
-            chosen.append(example)
-    return chosen

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -39,7 +38,8 @@ from etude.rollouts import EpisodeRequest, follow_up_rollouts, has_room, of_kind
 from etude.rollouts.plain import trajectory_from_plain, trajectory_to_plain
 from etude.rollouts.stratified import balanced, stratified
 from etude.tasks.follow_up import transcript
-from etude.tasks.verification import LONG, SHORT, Scale, Verification, check_template, rating_in, same
+from etude.tasks.templates import read_template
+from etude.tasks.verification import LONG, SHORT, Scale, Verification, rating_in, same
 from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
 
 VERIFY = "verify"
@@ -333,12 +333,7 @@ def named_template(name: str) -> str | None:
     """The verification prompt that an option names; None for `auto`. Raises InputError for a file that is not there or lacks a field."""
     if name in ("auto", "long", "short"):
         return {"auto": None, "long": LONG, "short": SHORT}[name]
-    path = Path(name).expanduser()
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the verification prompt {name!r} can't be read ({error}); expected auto, long, short, or a text file") from error
-    return check_template(text.rstrip("\n"), name)
+    return read_template(name, "--verify-prompt", names=("auto", "long", "short"), needs=("question", "response"), may=("right", "wrong", "unanswered"))
 
 
 def returns_of(score: float, kl_T: torch.Tensor, beta: float) -> torch.Tensor:

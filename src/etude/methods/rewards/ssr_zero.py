@@ -32,12 +32,13 @@ from etude.method import State, register
 from etude.methods.rewards._judged import JudgedConfig, WithJudge
 from etude.models.sampling import stream_key
 from etude.rewards.assessed import Assessed, assessment_metrics, total_reward
-from etude.rewards.direct_assessment import FORMS, Assessment, assessment_form, escaped, read_score
+from etude.rewards.direct_assessment import FORMS, Assessment, assessment_form, read_score
 from etude.rewards.judges import Judgement, LocalJudge, Question
 from etude.rewards.text_metrics import REFERENCE_METRICS, text_metric
 from etude.rewards.zero_rules import ZERO_RULES, ZeroRule, broken_rules
 from etude.tasks.builtin.translation import LANGUAGES
 from etude.tasks.loading import load_tasks
+from etude.tasks.templates import escaped
 from etude.tasks.translations import Prompted, fields_of, is_bare, is_quoted, source_of, translation_in, without_wrapping
 from etude.types import Group, Message, Metrics, Trajectory, mean, trajectories_of
 
@@ -113,17 +114,18 @@ class SSRZeroConfig(JudgedConfig):
             Arm("truth", settings={"method": "grpo", "kl_coefficient": 0.001}),
         ),
         common={
-            **{
-                "model": "tiny",
-                "tasks": "translation",
-                "tasks_per_step": 16,
-                "group_size": 8,
-                "lr": 3e-4,
-                "eval_tasks": 96,
-                "eval_samples": 4,
-                "evaluate_every": 10,
-            },
-            **{"warm_tasks": WARM_TASKS, "warm_steps": 100, "warm_lr": 1.5e-3, "probe": "never"},
+            "model": "tiny",
+            "tasks": "translation",
+            "tasks_per_step": 16,
+            "group_size": 8,
+            "lr": 3e-4,
+            "eval_tasks": 96,
+            "eval_samples": 4,
+            "evaluate_every": 10,
+            "warm_tasks": WARM_TASKS,
+            "warm_steps": 100,
+            "warm_lr": 1.5e-3,
+            "probe": "never",
         },
         experiment="etude.experiments.judged_translations:judged_translations",
         budget="200k-tokens",

@@ -61,6 +61,10 @@ class Max5(GeneratedTaskSet):
         return BINS[(value > low) + (value > middle)]
 
     def work(self, task: Task, random: Random, slips: float) -> tuple[list[str], str]:
+        return ([], random.choice(BINS)) if random.random() < self.jumps else self.added(task, random, slips)
+
+    def added(self, task: Task, random: Random, slips: float) -> tuple[list[str], str]:
+        """The sums worked out one by one, and the answer that follows from them; both with slips."""
         values = [wrong_number(a + b, random) if random.random() < slips else a + b for a, b in task.info["pairs"]]
         answer = self.bin_of(max(values))
         if random.random() < slips / 6:
@@ -90,11 +94,6 @@ class Max5(GeneratedTaskSet):
                 if a + b != value or written[a, b] > wanted[a, b]:
                     return number
         return FLAWLESS
-
-    def _written(self, random: Random, lines: Sequence[str], answer: str) -> str:
-        if random.random() < self.jumps:
-            return f"answer: {random.choice(BINS)}"
-        return super()._written(random, lines, answer)
 
 
 def _thirds(sums: int, high: int) -> tuple[int, int]:

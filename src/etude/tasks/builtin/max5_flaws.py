@@ -77,16 +77,12 @@ class Max5Flaws(Max5):
         if flawed and random.random() < self.jumps:
             return [f"answer: {task.answer}"], 0
         while True:
-            lines, answer = Max5.work(self, task, random, self.errors if flawed else 0.0)
+            lines, answer = self.added(task, random, self.errors if flawed else 0.0)
             steps = split_steps("\n".join([*lines, f"answer: {answer}"]))
             first = super().first_wrong_step(task, steps)
             assert first is not None
             if answer == task.answer and (first != FLAWLESS) == flawed:
                 return steps, first
-
-    def _written(self, random: Random, lines: list[str], answer: str) -> str:  # type: ignore[override]
-        # `jumps` is about the solutions that are judged, not about the judge.
-        return super(Max5, self)._written(random, lines, answer)
 
 
 class Max5FlawsOptions(FamilyOptions, total=False):
