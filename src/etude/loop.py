@@ -345,7 +345,7 @@ class PolicyOptimization(Method):
             *(self.probe.tasks if self.probe is not None else ()),
             *(self.task_set.train_task(self.run.seed, i) for i in range(64)),
         ]:
-            length = len(self.policy.render(task.messages))
+            length = len(self.policy.render(task.opening))
             if length > room:
                 raise InputError(
                     f"the prompt of task {task.id!r} has {length} tokens, but {self.policy.name} reads {self.policy.context_length} in all; "

@@ -45,6 +45,11 @@ class Task:
     start: StartingPoint | None = None
 
     @property
+    def opening(self) -> tuple[Message, ...]:
+        """What an episode opens with: what is asked, and the partial history that it begins from."""
+        return self.messages if self.start is None else (*self.messages, *self.start.messages)
+
+    @property
     def prompt(self) -> str:
         """The last user message: what the task asks."""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), self.messages[-1].content)

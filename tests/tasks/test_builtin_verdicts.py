@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from etude.errors import InputError
+from etude.rewards import judge
 from etude.tasks.builtin.calculator import Calculator, calculate
 from etude.tasks.builtin.check_and_fix import REQUEST, CheckAndFix
 from etude.tasks.builtin.compare import Compare
@@ -13,7 +14,8 @@ from etude.tasks.builtin.lists import Lists
 from etude.tasks.builtin.operations import Operations
 from etude.tasks.builtin.strings import Strings
 from etude.tasks.builtin.translation import TAVI, ZOMU, Meaning, Phrase, Translation
-from etude.types import Message, Task
+from etude.tasks.revisions import VERDICTS
+from etude.types import Message, Segment, Task, Trajectory
 
 
 def task(answer: str, **info) -> Task:
@@ -139,16 +141,16 @@ def test_a_calculator_episode_does_not_go_on_for_ever() -> None:
     assert steps[-1].reward == 0.0
 
 
-def test_check_and_fix_grades_the_second_answer() -> None:
-    environment = CheckAndFix().environment()
+def test_check_and_fix_asks_once_and_grades_both_answers() -> None:
+    task_set = CheckAndFix()
+    environment = task_set.environment()
     environment.reset(task("91", expression="9*8+19"))
-    first = environment.step("answer: 91")
-    state = environment.snapshot()
-    assert (first.messages, first.reward, first.done, first.info) == ((REQUEST,), 0.0, False, {"first_correct": 1.0})
-    spoilt = environment.step("answer: 90")
-    assert (spoilt.done, spoilt.reward, spoilt.info["first_correct"], spoilt.info["correct"]) == (True, 0.0, 1.0, 0.0)
-    environment.restore(state)
-    assert environment.step("72+19=91\nanswer: 91").reward == 1.0
+    assert environment.step("answer: 91").messages == (REQUEST,)
+    assert environment.step("answer: 90").done
+    turns = [Segment([], "policy", "answer: 91"), Segment([], "environment", REQUEST.content), Segment([], "policy", "answer: 90")]
+    spoilt = Trajectory(task("91", expression="9*8+19"), [], turns, "environment", tags={"environment_reward": 0.0})
+    judge([spoilt], task_set)
+    assert (spoilt.reward, spoilt.correct, spoilt.tags[VERDICTS], [s.reward for s in turns]) == (0.0, 0.0, [1.0, 0.0], [1.0, 0.0, 0.0])
 
 
 RED_FOXES_SAW_OWL = Meaning(Phrase("fox", True, "red"), "see", Phrase("owl", False, None), past=True)

@@ -5,13 +5,16 @@ from etude.advantages.group import batch_normalised, centred, group_normalised, 
 from etude.advantages.novelty import sharpened_by_novelty
 from etude.advantages.reshaping import bounded, entropy_weights
 from etude.advantages.returns import group_relative_returns
+from etude.advantages.turns import assign_turns, by_turn, turn_returns
 from etude.advantages.whitening import returns_to_go, rewards_with_kl, whiten
 
 __all__ = [
     "assign_by_group",
     "assign_tokens",
+    "assign_turns",
     "batch_normalised",
     "bounded",
+    "by_turn",
     "centred",
     "entropy_weights",
     "group_normalised",
@@ -20,6 +23,7 @@ __all__ = [
     "returns_to_go",
     "rewards_with_kl",
     "sharpened_by_novelty",
+    "turn_returns",
     "whiten",
     "whiten_tokens",
     "whiten_trajectories",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from etude.errors import InputError
-from etude.tasks.base import TOOL_COUNTS, TaskSet
+from etude.tasks.base import TOOL_COUNTS, TaskSet, total
 from etude.types import Trajectory
 
 
@@ -36,15 +36,6 @@ def judge(trajectories: Iterable[Trajectory], task_set: TaskSet) -> None:
                     "expected a finite number, or NaN for what could not be judged"
                 )
         trajectory.rewards = components
-
-
-def total(components: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    """The weighted sum of components; those without a weight, or with weight 0, do not count. NaN when one that counts is NaN."""
-    missing = [name for name, weight in weights.items() if weight and name not in components]
-    if missing:
-        given = ", ".join(components) or "none"
-        raise InputError(f"the reward needs the component {missing[0]!r}, but the verifier gave {given}; return it, or give it no weight")
-    return sum((weight * components[name] for name, weight in weights.items() if weight), 0.0)
 
 
 def _within_unit(value: float) -> float:

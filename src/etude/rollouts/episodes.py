@@ -176,13 +176,20 @@ class Episodes:
     def _begin(self, episode: Episode) -> None:
         request = episode.request
         if episode.environment is None:
-            shown = request.task.messages if request.messages is None else request.messages
+            shown = request.task.opening if request.messages is None else request.messages
             key = (request.task.id, shown)
             if key not in self._rendered:
                 self._rendered[key] = self.policy.render(shown)
             episode.prompt = self._rendered[key]
         else:
-            episode.prompt = self.policy.render(list(episode.environment.reset(request.task)))
+            opening = tuple(episode.environment.reset(request.task))
+            start = request.task.start
+            if start is not None and opening[-len(start.messages) :] != start.messages:
+                raise InputError(
+                    f"task {request.task.id!r} begins after {len(start.messages)} messages, which its environment's reset() did not return; "
+                    "expected it to open with `task.opening`"
+                )
+            episode.prompt = self.policy.render(list(opening))
         _check_prompt(episode.prompt, self.policy, request.task)
         keep = episode.environment is not None
         self._running[self.policy.sampler.add(Request(tuple(episode.prompt), self.params, stream=request.stream, keep=keep))] = episode

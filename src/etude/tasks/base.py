@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from etude.errors import InputError
 from etude.types import Message, Task, Trajectory
 
 
@@ -96,6 +97,15 @@ class EnvironmentStep:
     reward: float = 0.0
     done: bool = False
     info: Mapping[str, Any] = field(default_factory=dict)
+
+
+def total(components: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """The weighted sum of components; those without a weight, or with weight 0, do not count. NaN when one that counts is NaN."""
+    missing = [name for name, weight in weights.items() if weight and name not in components]
+    if missing:
+        given = ", ".join(components) or "none"
+        raise InputError(f"the reward needs the component {missing[0]!r}, but the verifier gave {given}; return it, or give it no weight")
+    return sum((weight * components[name] for name, weight in weights.items() if weight), 0.0)
 
 
 TOOL_COUNTS = frozenset({"tool_calls", "tool_errors"})
