@@ -179,7 +179,7 @@ class _Drive:
                 return self._end("interrupted", f"stopped by {signals.requested} after step {run.step}; go on with --resume {run.folder}")
             if (collapse := self.guard.ended()) is not None:
                 return self._end("collapsed", collapse)
-            return self._end("finished", run.stop_reason() or "")
+            return self._end("finished", self._stop_reason() or "")
 
     def _begin(self, checkpoint: Checkpoint | None) -> None:
         self._set_threads()
@@ -215,7 +215,7 @@ class _Drive:
         return False
 
     def _stop_reason(self) -> str | None:
-        return self.guard.ended() or self.run.stop_reason()
+        return self.guard.ended() or self.run.stop_reason() or self.method.done()
 
     def _step(self) -> None:
         run = self.run

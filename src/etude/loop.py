@@ -236,7 +236,7 @@ class PolicyOptimization(Method):
         withheld = {"probe/withheld": float(everything - len(units))} if len(units) < everything else {}
         if not units:
             return {"signal/updates": 0.0} | withheld
-        metrics = self.learner.update(units, self.criterion, step=max(0, self.run.step - 1)) | withheld
+        metrics = self.learner.update(units, self.criterion, step=self.schedule_step) | withheld
         sampler = self.policy.sampler
         sampler.update(sampler.version + 1, self.policy.model.named_parameters())
         trained = sum(t.trained_length for unit in units for t in unit) * self.config.learner.epochs
@@ -245,6 +245,11 @@ class PolicyOptimization(Method):
         if self.criterion.needs_reference:
             self.run.ledger.forward_equivalents += FORWARD * trained
         return metrics | {"signal/updates": 1.0}
+
+    @property
+    def schedule_step(self) -> int:
+        """Where in the learning rate's schedule the update is, from 0."""
+        return max(0, self.run.step - 1)
 
     def remember(self, groups: Sequence[Group]) -> None:
         """Let the curriculum (and whatever else a method keeps) see how it went."""

@@ -92,6 +92,10 @@ class Method(ABC):
     def load_state(self, state: State) -> None:
         """Go back to a saved state. Called after `setup`."""
 
+    def done(self) -> str | None:
+        """Why the method has nothing left to do, where it knows; None while it goes on. Asked between steps."""
+        return None
+
     def export(self, folder: Any) -> None:
         """Write what a user takes away (for a language model: a Hugging Face folder)."""
 

@@ -243,6 +243,12 @@ class Learner:
             names=[(self._now[0], self._now[1], i) for i in packed.members],
         )
 
+    def restart(self, *, total_steps: int) -> None:
+        """Begin anew at the weights as they are: an optimiser that remembers nothing, and a schedule of `total_steps` steps from its start."""
+        check_schedule(self.config.schedule, total_steps)
+        self.optimizer.state.clear()
+        self.total_steps, self.steps = total_steps, 0
+
     # Looking
 
     @torch.no_grad()

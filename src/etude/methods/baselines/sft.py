@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from etude.claim import ON_TINY, Arm, Claim, Comparison, room_to_learn
 from etude.config import LearnerConfig, PolicyOptimizationConfig, Share
+from etude.curation.examples import conversation_example, written
 from etude.errors import InputError
 from etude.evals.measures import AtBudget, gain
 from etude.ledger import FORWARD
@@ -105,7 +105,7 @@ class SFT(PolicyOptimization):
         shown = [self.demonstration(task, self.run.stream("noise", i)) for i, task in enumerate(tasks)]
         self.wrong_texts = [text for text in shown if text is not None]
         # Without their end tokens: an answer that breaks off is no slip.
-        self.wrong_tokens = [token for text in self.wrong_texts for token in self.written(text)[:-1]]
+        self.wrong_tokens = [token for text in self.wrong_texts for token in written(self.policy, text)[:-1]]
 
     def demonstration(self, task: Task, seed: int) -> str | None:
         """A worked answer where there is one, else the reference answer."""
@@ -131,7 +131,7 @@ class SFT(PolicyOptimization):
     def _answered(self, task: Task, text: str) -> Trajectory:
         policy = self.policy
         prompt = policy.render(task.messages)
-        tokens = self.written(text)
+        tokens = written(self.policy, text)
         room = policy.context_length - len(prompt)
         return Trajectory(task, prompt, [Segment(tokens[:room], "injected", text, trained=True)], "eos" if len(tokens) <= room else "length")
 
@@ -157,32 +157,12 @@ class SFT(PolicyOptimization):
         right.tags["wrong"] = changed / total
         return right
 
-    def written(self, text: str) -> list[int]:
-        """A whole turn as the policy would write it."""
-        tokens: list[int] = self.policy.tokenizer(text, add_special_tokens=False)["input_ids"]
-        end: Any = self.policy.tokenizer.eos_token_id
-        return [*tokens, end]
-
     def imitated_conversation(self, task: Task, seed: int) -> Trajectory:
         """A demonstrated episode: the assistant's turns are imitated, what stands between them is read."""
         messages = self.task_set.conversation(task, seed)
         if messages is None:
             raise InputError(f"task {task.id!r} has no conversation to imitate; every training task needs one")
-        policy = self.policy
-        start = next(i for i, m in enumerate(messages) if m.role == "assistant")
-        prompt = policy.render(messages[:start])
-        segments: list[Segment] = []
-        for own, group in groupby(messages[start:], key=lambda m: m.role == "assistant"):
-            said = list(group)
-            text = "\n".join(m.content for m in said)
-            tokens = self.written(text) if own else policy.render_after(segments[-1].tokens, said)
-            segments.append(Segment(tokens, "injected" if own else "environment", text, trained=own))
-        trajectory = Trajectory(task, prompt, segments, "environment")
-        while segments and len(prompt) + sum(len(s.tokens) for s in segments) > policy.context_length:
-            segments.pop()
-        if not segments:
-            raise InputError(f"the conversation of task {task.id!r} does not fit into the {policy.context_length} tokens that {policy.name} reads")
-        return trajectory
+        return conversation_example(self.policy, task, messages)
 
     def credit(self, groups: Sequence[Group]) -> Metrics:
         return {"demonstrations/wrong": mean([t.tags["wrong"] for t in trajectories_of(groups)])} if self.config.demo_noise else {}

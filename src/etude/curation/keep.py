@@ -1,0 +1,37 @@
+"""Which attempts are kept to be learnt from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from random import Random
+
+from etude.types import Trajectory
+
+
+def rewarded(trajectories: Sequence[Trajectory], above: float) -> list[Trajectory]:
+    """Those with a reward above a threshold, in their order. What could not be judged is not among them."""
+    return [t for t in trajectories if not math.isnan(t.reward) and t.reward > above]
+
+
+def distinct(trajectories: Sequence[Trajectory], key: Callable[[Trajectory], Hashable] | None = None) -> list[Trajectory]:
+    """The first of every kind: by default, of those that learn the same tokens of the same task."""
+    seen: set[Hashable] = set()
+    kept: list[Trajectory] = []
+    for trajectory in trajectories:
+        own = key(trajectory) if key is not None else (trajectory.task.id, tuple(t for s in trajectory.segments if s.trained for t in s.tokens))
+        if own not in seen:
+            seen.add(own)
+            kept.append(trajectory)
+    return kept
+
+
+def capped(trajectories: Sequence[Trajectory], per_task: int, random: Random) -> list[Trajectory]:
+    """At most `per_task` of each task, drawn at random, in their order (0: all): easy tasks, which have many, do not crowd out the rest."""
+    if not per_task:
+        return list(trajectories)
+    of_task: dict[str, list[int]] = {}
+    for i, trajectory in enumerate(trajectories):
+        of_task.setdefault(trajectory.task.id, []).append(i)
+    kept = {i for places in of_task.values() for i in (places if len(places) <= per_task else random.sample(places, per_task))}
+    return [t for i, t in enumerate(trajectories) if i in kept]
