@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from etude.evals.claim_files import is_current, read_result, read_results, thinn
 from etude.evals.measures import Final
 from etude.evals.reproduce import CrashedArms, Options, chosen_slugs, quick_version, reproduce, results_folder
 from etude.method import get_method, known_methods
-from etude.viewer.claim import picture_of
+from etude.viewer.claim_picture import curves_chart, picture_of
+from etude.viewer.svg import COLOURS
 
 
 def arm(name: str, **settings: Any) -> Arm:
@@ -231,18 +233,59 @@ def test_curves_are_thinned_with_their_ends() -> None:
 def test_the_picture_is_the_mean_over_seeds_on_common_places() -> None:
     runs = [{"seed": 0, "x": [0.0, 10.0], "y": [0.0, 1.0]}, {"seed": 1, "x": [0.0, 5.0, 10.0], "y": [0.0, 0.0, 3.0]}]
     curves = {"metric": "eval/score", "unit": "steps", "budget": 10.0, "arms": {"new": runs, "old": []}}
-    (line,) = picture_of({"name": "N", "seeds": [0, 1], "curves": curves}).lines
+    (line,) = curves_chart({"name": "N", "seeds": [0, 1], "curves": curves}).lines
     assert (line.label, line.y[0], line.y[-1]) == ("new", 0.0, 2.0)
     assert line.y[20] == pytest.approx((0.5 + 0.0) / 2)
 
 
-def test_an_experiment_is_a_claim_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_is_a_claim_like_others(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (Path.cwd() / "dice.py").write_text("def roll(seed, settings, budget):\n    return {'eyes': settings['sides'] / 2 + seed % 3}\n")
     monkeypatch.syspath_prepend(Path.cwd())
     arms = (Arm("big", settings={"sides": 20}), Arm("small", settings={"sides": 6}))
     test = Comparison("eyes", "big", "small", Final("eyes"))
     with_claim(monkeypatch, Claim("Bigger dice show more.", "They do.", arms, "1-steps", (test,), experiment="dice:roll"))
-    done = reproduce("climb")
-    assert done.result["tests"][0]["treatment_values"] == [11.0, 12.0, 10.0, 11.0, 12.0]
-    assert done.result["tests"][0]["difference"]["estimate"] == 7.0
-    assert (done.result["curves"], done.path.with_suffix(".svg").exists()) == (None, False)
+    assert main(["reproduce", "climb"]) == 0
+    # An experiment has no steps to have finished at.
+    assert "big  seed 1001  finished\n" in capsys.readouterr().out
+    result = read_result(Path("claims/climb.json"))
+    assert result["tests"][0]["treatment_values"] == [11.0, 12.0, 10.0, 11.0, 12.0]
+    assert result["tests"][0]["difference"]["estimate"] == 7.0
+    assert result["curves"] is None
+    # Its picture shows each seed of both arms, and is drawn again from the file alone.
+    picture = Path("claims/climb.svg").read_text()
+    assert picture == picture_of(result)
+    assert "final eyes: big − small, higher; big 11.2, small 4.20; +7 [−∞, ∞], inconclusive" in picture
+
+
+def test_a_picture_of_tests_shows_what_there_is() -> None:
+    """Dots at hand-worked places: values of 0 to 4 on 226 pixels from 220 on. Seeds without a value have no dot, infinite ends no cap, and one arm no lines."""
+    difference = {"estimate": -2.0, "low": None, "high": math.nan, "level": 0.95, "method": "sign"}
+    pair = {
+        "name": "a < b", "role": "effect", "treatment": "new", "control": "old", "measure": "final m", "better": "lower", "margin": 1.0,
+        "difference": difference, "verdict": "inconclusive", "ablation": None, "treatment_values": [0.0, None, 2.0], "control_values": [2.0, 3.0, 4.0],
+    }  # fmt: skip
+    alone = {**pair, "name": "alone", "control": None, "control_values": None, "difference": {**difference, "low": -3.0, "high": -1.0}}
+
+    def drawn(*tests: dict[str, Any]) -> tuple[list[tuple[float, str | None]], list[str], str]:
+        picture = picture_of({"name": "N", "verdict": "void", "seeds": [0, 1, 2], "arms": {"new": {}, "old": {}}, "curves": None, "tests": tests})
+        assert picture is not None
+        root = ElementTree.fromstring(picture)
+        space = "{http://www.w3.org/2000/svg}"
+        dots = [(float(dot.get("cx", "nan")), group.get("fill")) for group in root.iter(f"{space}g") for dot in group]
+        return dots, [path.get("d", "") for path in root.iter(f"{space}path")], " ".join(root.itertext())
+
+    dots, paths, words = drawn(pair)
+    new, old = COLOURS[:2]
+    assert dots == [(220.0, new), (333.0, new), (333.0, old), (389.5, old), (446.0, old)]
+    assert "M220.0 104.0L333.0 136.0M333.0 104.0L446.0 136.0" in paths
+    # The interval that has no ends runs over its whole scale.
+    assert "M490.0 120.0H690.0" in paths
+    for text in ("a < b", "verdict: void", "mean 1.00", "mean 3.00", "lower by more than 1", "-2 [−∞, ∞]"):
+        assert text in words
+    dots, paths, words = drawn(alone)
+    assert len(dots) == 2
+    assert not any("L" in path for path in paths)
+    assert "old" not in words
+    # Ticks from -3 to 0: the ends of the interval have caps.
+    assert "M490.0 104.0H623.3M490.0 99.0v10M623.3 99.0v10" in paths
+    assert picture_of({"name": "N", "verdict": "void", "seeds": [0, 1], "arms": {}, "curves": None, "tests": []}) is None

@@ -88,7 +88,7 @@ def _reproduced(slug: str, options: Any, provenance: Mapping[str, Any]) -> bool:
 
 def claims_command(given: list[str]) -> int:
     """Run the command; returns its exit code: 1 when a page is out of date and was only to be checked."""
-    description = "Bring the tables of claims in README.md and docs/claims.md up to date with docs/claims/*.json."
+    description = "Bring the tables of claims in README.md and docs/claims.md, and the pictures of claims, up to date with docs/claims/*.json."
     flags = parsed(ClaimsFlags, given, prog="etude claims", description=description, default=ClaimsFlags())
     from etude.claims_page import outdated_pages, write_pages
 

@@ -1,5 +1,7 @@
 """The claims as tables: a short one in README.md, all of them in docs/claims.md. Both are generated from docs/claims/*.json by `etude claims`.
 
+So is the picture of each, docs/claims/SLUG.svg, which can thus be drawn again without running anything.
+
 The verdicts are also written to assets/claims.json, which travels with the package: `etude list` shows them where there is no docs/.
 """
 
@@ -17,7 +19,8 @@ from etude.errors import InputError
 from etude.evals.claim_files import is_current, is_source_tree, read_results, shipped_verdicts
 from etude.evals.verdict import LEVEL
 from etude.method import MethodCard, get_method, known_methods
-from etude.viewer.claim import bounds, compared, interval, number_or, settling
+from etude.viewer.claim import bounds, compared, interval, number_or, outcome, settling
+from etude.viewer.claim_picture import picture_of
 
 MARKERS = ("<!-- claims:start -->", "<!-- claims:end -->")
 NOT_RUN = "not run"
@@ -119,16 +122,22 @@ def _section(card: MethodCard, result: Mapping[str, Any] | None, survives: bool 
         lines += [_test_row(test) for test in result["tests"]]
         lines.append("")
     lines += [line for test in result["tests"] if (hint := settling(test)) for line in (f"{hint}.", "")]
-    if result["curves"] is not None:
-        lines += [f"![{card.name}: {result['curves']['metric']} of each arm over the budget](claims/{card.slug}.svg)", ""]
+    if picture_of(result) is not None:
+        lines += [f"![{card.name}: {_shown(result)}](claims/{card.slug}.svg)", ""]
     made = f"{len(result['seeds'])} seeds from {result['seeds'][0]}, {result['design']['budget']} an arm"
     return [*lines, f"{made}: `{result['command']}`. All numbers: [{card.slug}.json](claims/{card.slug}.json).", ""]
 
 
+def _shown(result: Mapping[str, Any]) -> str:
+    """What the claim's picture plots."""
+    if result["curves"] is not None:
+        return f"{result['curves']['metric']} of each arm over the budget"
+    return f"values of each seed and mean differences: {'; '.join(test['name'] for test in result['tests'])}"
+
+
 def _test_row(test: Mapping[str, Any]) -> str:
-    outcome = f"ablation {test['ablation']}" if test["role"] == "ablation" else test["verdict"]
     difference, detectable = number_or(test["difference"]["estimate"], "{:+.3g}"), number_or(test["detectable"], "{:.3g}")
-    return _row([test["name"], compared(test), difference, interval(test), number_or(test["adjusted_p_value"], "{:.3f}"), detectable, outcome])
+    return _row([test["name"], compared(test), difference, interval(test), number_or(test["adjusted_p_value"], "{:.3f}"), detectable, outcome(test)])
 
 
 def _seen(result: Mapping[str, Any]) -> str:
@@ -148,7 +157,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Every generated file with the content that it should have.
+    """Every generated file with the content that it should have: the two pages, the verdicts that travel with the package, and a picture of each result.
 
     Raises InputError outside a source tree, for a page without a place for the claims, and for a result that cannot be read, has no method, or is of a claim
     that has changed since.
@@ -169,6 +178,7 @@ def pages() -> dict[Path, str]:
         readme: catalogue.with_table(text, catalogue.method_table()),
         page: with_claims(page.read_text(), long_page(cards, results), page.name),
         SHIPPED: shipped_verdicts(results.values()),
+        **{CLAIMS / f"{slug}.svg": picture for slug, result in results.items() if (picture := picture_of(result)) is not None},
     }
 
 

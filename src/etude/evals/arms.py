@@ -78,14 +78,18 @@ class ArmRun:
 
 @dataclass
 class ArmProgress:
-    """Where one run of a comparison stands. share: of the budget, 1 or more when it is spent. value: the newest held-out score, NaN before the first."""
+    """Where one run of a comparison stands.
+
+    share: of the budget, 1 or more when it is spent. step: steps done; None for an experiment, which has none. value: the newest held-out score, NaN before the
+    first.
+    """
 
     arm: str
     seed: int
     folder: Path
     state: State = "waiting"
     share: float = 0.0
-    step: int = 0
+    step: int | None = 0
     value: float = math.nan
     error: str | None = None
 

@@ -11,7 +11,7 @@ from typing import Any
 from etude.catalogue import CLAIMS
 from etude.claim import TUNING_SEEDS, Arm, Claim, reported_seeds
 from etude.errors import EtudeError, InputError
-from etude.evals.claim_files import curves_of, is_source_tree, result_of, write_result
+from etude.evals.claim_files import is_source_tree, result_of, write_result
 from etude.evals.measures import Record
 from etude.evals.verdict import Judgement, judge
 from etude.ledger import Budget
@@ -116,10 +116,9 @@ def reproduce(slug: str, options: Options = Options(), *, watcher: Any = None, p
         quick=options.quick,
     )
     path = write_result(result, to)
-    if curves_of(claim, records, seeds) is not None:
-        from etude.viewer.claim import write_picture
+    from etude.viewer.claim_picture import write_picture
 
-        write_picture(result, path.with_suffix(".svg"))
+    write_picture(result, path.with_suffix(".svg"))
     return Reproduction(card, judgement, result, path)
 
 
@@ -184,7 +183,7 @@ def _try_out(slug: str, claim: Claim, seeds: Sequence[int], folder: Path, worker
     from etude.evals.experiment import ExperimentRun, run_experiment
 
     assert claim.experiment is not None
-    progress = {(arm.name, seed): ArmProgress(arm.name, seed, folder, state="running") for arm in claim.arms for seed in seeds}
+    progress = {(arm.name, seed): ArmProgress(arm.name, seed, folder, state="running", step=None) for arm in claim.arms for seed in seeds}
 
     def finished(run: ExperimentRun) -> None:
         here = progress[run.arm, run.seed]

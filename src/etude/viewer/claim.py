@@ -1,22 +1,15 @@
-"""What a claim's check found, for a person: in the terminal, and as a picture of its arms' curves."""
+"""What a claim's check found, in words: in the terminal, and the phrases that tables and pictures share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from etude.durable import replace_file
-from etude.viewer.charts import Chart, Line
-from etude.viewer.numbers import is_share, number, percent, title_of
-from etude.viewer.svg import svg
-
 STYLES = {"supported": "bold green", "not supported": "bold red", "inconclusive": "bold yellow", "void": "bold magenta"}
-GRID_POINTS = 40
 
 
 def claim_report(result: Mapping[str, Any]) -> RenderableType:
@@ -46,11 +39,10 @@ def _tests(result: Mapping[str, Any]) -> Table:
     for name in ("test", "measure", "difference", "95 % interval", "smallest detectable", "p", "outcome"):
         table.add_column(name, justify="right" if name in ("difference", "p", "smallest detectable") else "left")
     for test in result["tests"]:
-        outcome = f"ablation {test['ablation']}" if test["role"] == "ablation" else test["verdict"]
         style = STYLES[test["verdict"]]
         p = number_or(test["adjusted_p_value"], "{:.3f}")
         difference, detectable = number_or(test["difference"]["estimate"], "{:+.3g}"), number_or(test["detectable"], "{:.3g}")
-        table.add_row(test["name"], compared(test), difference, interval(test), detectable, p, Text(outcome, style=style))
+        table.add_row(test["name"], compared(test), difference, interval(test), detectable, p, Text(outcome(test), style=style))
     return table
 
 
@@ -77,6 +69,11 @@ def interval(test: Mapping[str, Any]) -> str:
     return f"[{number_or(low, '{:+.3g}', '−∞')}, {number_or(high, '{:+.3g}', '∞')}]"
 
 
+def outcome(test: Mapping[str, Any]) -> str:
+    """'supported', 'ablation confirms'."""
+    return f"ablation {test['ablation']}" if test["role"] == "ablation" else test["verdict"]
+
+
 def bounds(found: Mapping[str, Any]) -> str:
     """'at least 0.1 and at most 0.9'."""
     return " and ".join(f"{word} {found[key]:g}" for word, key in (("at least", "at_least"), ("at most", "at_most")) if found[key] is not None)
@@ -95,30 +92,3 @@ def settling(test: Mapping[str, Any]) -> str | None:
 def number_or(value: float | None, form: str, otherwise: str = "–") -> str:
     """A number in a form; `otherwise` where JSON has no number for it."""
     return otherwise if value is None else form.format(value)
-
-
-def write_picture(result: Mapping[str, Any], path: Path) -> None:
-    """Draw the plotted metric of every arm over the budget, mean over seeds with 95 % band, into an SVG file."""
-    picture = svg(picture_of(result))
-    if picture is not None:
-        replace_file(path, picture)
-
-
-def picture_of(result: Mapping[str, Any]) -> Chart:
-    """The chart of a result's curves. Arms' curves are interpolated onto common places on the budget, where their mean over seeds is taken."""
-    from etude.evals.statistics import mean_interval, value_at
-
-    curves = result["curves"]
-    metric, end = curves["metric"], curves["budget"]
-    lines = []
-    for name, seeds in curves["arms"].items():
-        runs = [run for run in seeds if run["x"]]
-        if not runs:
-            continue
-        start = max(run["x"][0] for run in runs)
-        xs = [start + (end - start) * i / GRID_POINTS for i in range(GRID_POINTS + 1)]
-        found = [mean_interval([value_at(run["x"], run["y"], x) for run in runs]) for x in xs]
-        lines.append(Line(name, xs, [i.estimate for i in found], [i.low for i in found], [i.high for i in found]))
-    share = is_share(metric)
-    note = f"mean of {len(result['seeds'])} seeds, band: 95 % interval"
-    return Chart(f"{result['name']}: {title_of(metric)}", note, lines, percent if share else number, share=share, x_name=f"budget, {curves['unit']}")

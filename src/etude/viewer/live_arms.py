@@ -54,8 +54,9 @@ class LiveArms:
         key = (run.arm, run.seed, run.state)
         if not self.drawn and run.state in ENDED and key not in self._told:
             self._told.add(key)
+            step = f" at step {run.step}" if run.step is not None else ""
             score = f"  held-out {title_of(self.metric)} {value_text(self.metric, run.value)}" if run.value == run.value else ""
-            self._line(f"{run.arm}  seed {run.seed}  {run.state} at step {run.step}{score}" + (f"  {run.error}" if run.error else ""))
+            self._line(f"{run.arm}  seed {run.seed}  {run.state}{step}{score}" + (f"  {run.error}" if run.error else ""))
 
     def stopping(self) -> None:
         """Say what happens now."""
@@ -89,8 +90,9 @@ class LiveArms:
         table.add_column("state", no_wrap=True)
         for run in self._shown():
             share = min(1.0, run.share)
-            row = [run.arm, str(run.seed), ProgressBar(total=1.0, completed=share), percent(share), str(run.step), value_text(self.metric, run.value)]
-            table.add_row(*row, Text(run.state, style=STYLES[run.state]))
+            row = [run.arm, str(run.seed), ProgressBar(total=1.0, completed=share), percent(share)]
+            step = str(run.step) if run.step is not None else ""
+            table.add_row(*row, step, value_text(self.metric, run.value), Text(run.state, style=STYLES[run.state]))
         return table
 
     def _shown(self) -> list[ArmProgress]:
