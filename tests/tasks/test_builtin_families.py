@@ -35,6 +35,8 @@ def replayed(task_set: GeneratedTaskSet, task: Task, conversation: Sequence[Mess
         said += [turn, *step.messages]
     assert step.done
     assert said == list(conversation)
+    if "correct" not in step.info:
+        return task_set.verify(task, conversation[-1].content)["correct"]
     assert step.info["correct"] == step.reward
     return step.reward
 
