@@ -124,7 +124,7 @@ class FAPOConfig(DAPOConfig, JudgedConfig):
         tried="The start and the rate, on seed 0. Five sums after 30 steps of imitation with half of them wrong and 30 % guesses: 30 % right, 1 % sound; at 1e-3 FAPO lost "
         "even that. Four sums, a quarter wrong: 34 % right, 10 % sound, and 0 % under FAPO at 1e-3: where nearly all right answers are flawed, a flawed one (0) still beats a "
         "wrong one (-1), and both arms drift to guesses. Three sums, a quarter wrong, 10 % guesses, at 3e-4: from 13 % sound to 16 % at half of the budget and 12 % at its "
-        "end under FAPO, to 3 % and 1 % by answers alone, at the same share of right ones; flawed among the right 69 % and 98 % at the end. The shuffled flags were not tried.",
+        "end under FAPO, to 3 % and 1 % by answers alone, at the same share of right ones; flawed among the right 69 % and 98 % at the end. Shuffled flags were not tried.",
         quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "eval_tasks": 4, "tasks_per_step": 4, "group_size": 4, "evaluate_every": 1},
     ),
 )
