@@ -85,9 +85,9 @@ GOING_ON = {"method": "brorl", "lr_batch": 0, "sampling_rounds": 1}
     claim=Claim(
         statement="Where training with a few attempts at many tasks has come to a halt, hundreds of attempts at few tasks go on improving at about as many "
         "samples.",
-        expectation="From a model that 100 steps of 8 attempts at 16 tasks have brought to a halt, after 10 further steps of either kind at half its rate, with 128 attempts at "
-        "4 tasks a step (four times the rollouts) the share of groups that have right and wrong ones is more than 10 points larger than with 8 attempts at 16 tasks, and "
-        "held-out pass@1 ends higher.",
+        expectation="From a model that 100 steps of 8 attempts at 16 tasks have brought to a halt, after 10 further steps of either kind at half its rate, with 128 "
+        "attempts at 4 tasks a step (four times the rollouts) the share of groups that have right and wrong ones is more than 10 points larger than with 8 attempts at 16 "
+        "tasks, and held-out pass@1 ends higher.",
         arms=(
             Arm("128 attempts", settings={**GOING_ON, "tasks_per_step": 4, "group_size": 128}),
             Arm("8 attempts", settings=GOING_ON),
