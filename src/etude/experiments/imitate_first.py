@@ -1,4 +1,4 @@
-"""Runs that start from a model which was first taught something by imitation: the start that a claim is about is often not the embedded model."""
+"""Runs that start from a model which was first taught something, by imitation or else: the start that a claim is about is often not the embedded model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etude.config import NO_STEP_LIMIT
 from etude.errors import InputError
 from etude.evals.experiment import SHARED
 from etude.evals.measures import Record
 from etude.ledger import Budget
+
+if TYPE_CHECKING:
+    from etude.run import Run
 
 WARM_UP: dict[str, Any] = {"steps": 24, "tasks_per_step": 64, "lr": 1e-3}
 """The imitation, unless `warm_steps`, `warm_tasks_per_step` or `warm_lr` say otherwise."""
@@ -29,9 +32,17 @@ def imitate_first(seed: int, settings: Mapping[str, Any], budget: str) -> Record
     """What a run of `settings["method"]` on `settings["tasks"]` recorded, which started after `warm_steps` steps of imitation of a task set's demonstrations.
 
     `warm_tasks`: the task set to imitate (default: `tasks`); `model`: where imitation starts (default: `tiny`). Settings that begin with `warm_` are the imitation's, all
-    others the run's. The budget is the run's alone. Arms of a claim that begin with the same imitation share it.
+    others the run's. The budget is the run's alone. Arms of a claim that begin with the same imitation share it. With `warm_method` the start is trained by that method
+    in place of imitation, for instance by reinforcement learning until it stands still.
     Raises InputError when there is no method or no task set.
     """
+    with started_warm(seed, settings, budget) as (_, run):
+        return Record(run.metrics(), Budget.parse(budget), name=f"{settings['method']}, seed {seed}")
+
+
+@contextmanager
+def started_warm(seed: int, settings: Mapping[str, Any], budget: str) -> Iterator[tuple[Path, Run]]:
+    """The folder of the model that a run started from, and the run, while both are there; with the settings and errors of `imitate_first`."""
     import etude
     from etude.run import Run
 
@@ -42,10 +53,10 @@ def imitate_first(seed: int, settings: Mapping[str, Any], budget: str) -> Record
     taught = {"tasks": settings["tasks"], "model": settings.get("model", "tiny"), "seed": seed, **WARM_UP}
     taught |= {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
     with shared_folder() as folder, tempfile.TemporaryDirectory() as scratch:
-        trained = Path(scratch) / "run"
-        run = {**QUIET, "seed": seed, "model": str(warm_start(taught, folder)), "budget": budget, "steps": NO_STEP_LIMIT}
+        trained, start = Path(scratch) / "run", warm_start(taught, folder)
+        run = {**QUIET, "seed": seed, "model": str(start), "budget": budget, "steps": NO_STEP_LIMIT}
         etude.train(settings["method"], out=trained, **{**run, **own})
-        return Record(Run.open(trained).metrics(), Budget.parse(budget), name=f"{settings['method']}, seed {seed}")
+        yield start, Run.open(trained)
 
 
 @contextmanager
@@ -56,8 +67,8 @@ def shared_folder() -> Iterator[Path]:
 
 
 def warm_start(settings: Mapping[str, Any], folder: Path, *, name: str = "start") -> Path:
-    """The folder, called `name`, of a model that imitated demonstrations with these settings: made the first time, and found again under `folder` by whoever asks with
-    the same ones. Another process that makes the same one is waited for."""
+    """The folder, called `name`, of a model that imitated demonstrations with these settings, or was trained by another `method`: made the first time, and found again
+    under `folder` by whoever asks with the same ones. Another process that makes the same one is waited for."""
     import etude
 
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -69,6 +80,6 @@ def warm_start(settings: Mapping[str, Any], folder: Path, *, name: str = "start"
             with tempfile.TemporaryDirectory(dir=model.parent) as scratch:
                 run = Path(scratch) / "run"
                 few = {"export": "last", "evaluate_every": 0, "checkpoint_every": 0, "eval_tasks": 8, "eval_samples": 1}
-                etude.train("sft", out=run, **{**QUIET, **few, **settings})
+                etude.train(out=run, **{"method": "sft", **QUIET, **few, **settings})
                 shutil.move(run / "model", model)
     return model

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from etude.advantages import assign_by_group, centred, whiten, whiten_trajectories
-from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition
+from etude.claim import Arm, Claim, Comparison, Precondition
 from etude.config import AtLeastOne, Count, NonNegative
 from etude.errors import InputError
-from etude.evals.measures import AtBudget, Average, First
+from etude.evals.measures import Final
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.models.schedule import scaled_rate
@@ -70,6 +70,10 @@ def mini_batch_shares(groups: Sequence[Group], count: int) -> list[list[Trajecto
     return [group.trajectories[i::count] for group in groups for i in range(count)]
 
 
+GOING_ON = {"method": "brorl", "lr_batch": 0, "sampling_rounds": 1}
+"""Of the claim's runs and of those that they start from: the rate as it is given, and groups that do not teach left out and not replaced, so that steps cost the same."""
+
+
 @register(
     slug="brorl",
     name="BroRL",
@@ -79,40 +83,63 @@ def mini_batch_shares(groups: Sequence[Group], count: int) -> list[list[Trajecto
     summary="hundreds of attempts at few tasks",
     config=BroRLConfig,
     claim=Claim(
-        statement="Where training with a few attempts at many tasks has come to a halt, hundreds of attempts at few tasks go on improving at the same number of "
+        statement="Where training with a few attempts at many tasks has come to a halt, hundreds of attempts at few tasks go on improving at about as many "
         "samples.",
-        expectation="On hard tasks and at the same number of rollouts, with 128 attempts at 4 tasks a step the share of groups that have right and wrong ones is "
-        "more than 20 points larger than with 8 attempts at 64 tasks, and held-out pass@8 and pass@1 end higher.",
+        expectation="From a model that 100 steps of 8 attempts at 16 tasks have brought to a halt, after 10 further steps of either kind at half its rate, with 128 "
+        "attempts at 4 tasks a step (four times the rollouts) the share of groups that have right and wrong ones is more than 10 points larger than with 8 attempts at 16 "
+        "tasks, and held-out pass@1 ends higher.",
         arms=(
-            Arm("128 attempts", "brorl", {"tasks_per_step": 4, "group_size": 128, "lr_batch": 512, "sampling_rounds": 1}),
-            Arm("8 attempts", "brorl", {"tasks_per_step": 64, "group_size": 8, "lr_batch": 512, "sampling_rounds": 1}),
-            Arm("8 attempts, RLOO", "rloo", {"tasks_per_step": 64, "group_size": 8, "kl_coefficient": 0.0, "aggregation": "token_mean", "clip_high": 0.28}),
+            Arm("128 attempts", settings={**GOING_ON, "tasks_per_step": 4, "group_size": 128}),
+            Arm("8 attempts", settings=GOING_ON),
+            Arm("8 attempts, as many rollouts", settings={**GOING_ON, "budget": "40-steps"}),
+            Arm("8 attempts at the same 4 tasks", settings={**GOING_ON, "tasks_per_step": 4}),
+            Arm("8 attempts, RLOO", settings={"method": "rloo", "kl_coefficient": 0.0, "aggregation": "token_mean", "clip_high": 0.28}),
+            Arm("8 attempts, the start's rate", settings={**GOING_ON, "lr": 2e-4}),
         ),
-        common={**ON_TINY, "tasks": "countdown:high=25", "eval_tasks": 96, "evaluate_every": 5, "mini_batches": 2, "warmup_steps": 0, "lr": 5e-4},
-        budget="5120-rollouts",
+        common={
+            "model": "tiny",
+            "tasks": "countdown:high=25",
+            "tasks_per_step": 16,
+            "group_size": 8,
+            "lr": 1e-4,
+            "mini_batches": 2,
+            "warmup_steps": 0,
+            **{f"warm_{name}": value for name, value in GOING_ON.items()},
+            **{"warm_steps": 100, "warm_tasks_per_step": 16, "warm_group_size": 8, "warm_lr": 2e-4, "warm_mini_batches": 2, "warm_warmup_steps": 0},
+        },
+        experiment="etude.experiments.hard_tasks:hard_tasks",
+        budget="10-steps",
         tests=(
-            Comparison("groups that teach", "128 attempts", "8 attempts", Average("signal/groups_with_spread"), margin=0.2),
-            Comparison("pass@8", "128 attempts", "8 attempts", AtBudget("eval/pass@8")),
-            Comparison("pass@1", "128 attempts", "8 attempts", AtBudget("eval/pass@1")),
-            Comparison("pass@8 over an unbiased baseline", "128 attempts", "8 attempts, RLOO", AtBudget("eval/pass@8"), role="ablation"),
-            Comparison("pass@1 over an unbiased baseline", "128 attempts", "8 attempts, RLOO", AtBudget("eval/pass@1"), role="ablation"),
+            Comparison("groups that teach", "128 attempts", "8 attempts", Final("teaching"), margin=0.1),
+            Comparison("pass@1 after as many updates", "128 attempts", "8 attempts", Final("pass_1"), smallest_effect=0.02),
+            Comparison("pass@1 after as many rollouts", "128 attempts", "8 attempts, as many rollouts", Final("pass_1"), role="ablation"),
+            Comparison("pass@1 over the same tasks", "128 attempts", "8 attempts at the same 4 tasks", Final("pass_1"), role="ablation"),
+            Comparison("pass@1 over an unbiased baseline", "128 attempts", "8 attempts, RLOO", Final("pass_1"), role="ablation"),
+            Comparison("pass@16 on hard tasks", "128 attempts", "8 attempts", Final("hard_pass_all"), role="ablation"),
+            Comparison("what tasks lost", "128 attempts", "8 attempts", Final("lost"), better="lower", role="ablation"),
         ),
         preconditions=(
             Precondition(
-                "hard tasks", "8 attempts", First("eval/pass@1"), at_least=0.01, at_most=0.12, otherwise="the tasks are not hard, or cannot be solved at all"
+                "training has come to a halt",
+                "8 attempts, the start's rate",
+                Final("pass_1") - Final("pass_1_first"),
+                at_most=0.03,
+                otherwise="8 attempts still improve at the rate of the start",
             ),
-            Precondition(
-                "most narrow groups teach nothing",
-                "8 attempts",
-                First("signal/groups_with_spread"),
-                at_most=0.5,
-                otherwise="8 attempts are enough for most tasks",
-            ),
+            Precondition("most narrow groups teach nothing", "8 attempts", Final("teaching"), at_most=0.5, otherwise="8 attempts are enough for most tasks"),
+            Precondition("hard tasks are left", "8 attempts", Final("hard"), at_least=0.2, otherwise="the start solves nearly everything"),
         ),
-        tried="On tuning seed 0, with these settings, groups that teach were 88 % against 50 %, and both accuracies went the other way: with 128 attempts at 4 tasks pass@1 "
-        "rose from 9.0 % to 17.2 % and pass@8 from 41.7 % to 46.9 %, with 8 attempts at 64 tasks to 27.3 % and 50.0 %. That is the order of the paper's own simulation at "
-        "equal draws (`etude experiment mass-balance`). Nothing was tuned beyond that, neither the rate nor the shape. The paper starts from a saturated model; here all arms "
-        "start from the shipped one. Dynamic sampling only leaves groups out (one round), so that all arms take as many steps.",
+        tried="On tuning seed 0 no setting showed the paper's gain; this is the fairest test of it that was found. The start solved 40.8 % after 120 steps. At its rate of "
+        "2e-4 it stands still: 41.2 % after 10 more steps, 39.8 % after 73. With that rate times sqrt(8) for eight times the batch, as the paper scales it, wide steps "
+        "undo what was learnt: 17.2 % after 10 steps of 4 x 256. At 2e-4, 16 x 32 gave 41.9 % after 10 steps. At 1e-4, 4 x 128 gave 43.2, 44.2 and 43.8 % after 6, 9 "
+        "and 15 steps, 4 x 8 gave 42.4 % after 15, and 16 x 8 gave 42.2, 43.9 and 46.4 % after 8, 15 and 26, the last on as many rollouts as 6.5 wide steps. So the "
+        "halt was one of the rate, and at a lower one width adds nothing that 15 updates show. Only the groups that teach tell the shapes apart: over 10 steps 70 % (4 "
+        "x 128) and 58 % (16 x 32) against 43 % (16 x 8). All arms take 1e-4, unscaled. From the shipped model narrow steps win by more (27.3 % against 17.2 % after "
+        "5,120 rollouts at 5e-4). Further seeds, more tasks a wide step at 1e-4 and RLOO were not tried.",
+        quick={
+            **{"warm_steps": 1, "warm_tasks_per_step": 2, "warm_group_size": 4, "tasks_per_step": 2, "group_size": 4},
+            **{"budget": "1-steps", "measured_tasks": 8, "measured_samples": 4},
+        },
     ),
 )
 class BroRL(GRPO):
