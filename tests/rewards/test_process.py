@@ -68,7 +68,7 @@ def test_the_steps_of_countdown_are_checked_exactly(text: str, first: int) -> No
 def test_the_checker_of_the_tasks_scores_steps() -> None:
     texts = ["3*2=6\n7+6=13\nanswer: 7+3*2", "3*2=7\n7+6=13\nanswer: 7+3*2", "3*2=6\nanswer: 3*2", "3*2=6"]
     assert ProcessReward(Countdown())([attempt(text) for text in texts], lambda t: 0) == [1.0, -1.0, -1.0, -1.0]
-    with pytest.raises(InputError, match="arithmetic does not check steps; expected a task set with"):
+    with pytest.raises(InputError, match="arithmetic does not check the steps of a solution; expected"):
         ProcessReward(Arithmetic())
 
 

@@ -47,7 +47,9 @@ class ProcessReward:
 
     def __init__(self, tasks: TaskSet, judge: Judge | None = None, *, step_prompt: str = "auto", noise: NonNegative = 0.0) -> None:
         if judge is None and not has_checker(tasks):
-            raise InputError(f"{tasks.name} does not check steps; expected a task set with `first_wrong_step`, as countdown or max5, or a model to judge")
+            raise InputError(
+                f"{tasks.name} does not check the steps of a solution; expected a task set with `first_wrong_step`, as countdown or max5, or a judge"
+            )
         self.tasks, self.judge, self.noise = tasks, judge, noise
         context = judge.model.context_length if isinstance(judge, LocalJudge) else None
         self.template = template_named(step_prompt, context, full=ANY)
