@@ -71,7 +71,7 @@ class BStarConfig(IteratedConfig):
     judging: JudgeConfig = field(default_factory=JudgeConfig)
 
 
-OF_B_STAR = {"search_tasks": 24, "temperatures": (0.6, 0.9, 1.2, 1.5), "process_noise": 0.3}
+OF_B_STAR = {"search_tasks": 24, "temperatures": (0.6, 0.9, 1.2, 1.5), "process_noise": 0.3, "wanted_per_task": 3}
 """Settings of the claim's arms: 24 tasks at 4 temperatures cost as much as 96 tasks at one."""
 
 
@@ -91,21 +91,20 @@ OF_B_STAR = {"search_tasks": 24, "temperatures": (0.6, 0.9, 1.2, 1.5), "process_
         arms=(
             Arm("b-star", settings={"tasks_per_round": 150, **OF_B_STAR}),
             Arm("fixed settings", "b-star", {"tasks_per_round": 246, **OF_B_STAR, "temperatures": (1.0,), "thresholds": (0.0,)}),
-            Arm("rest-em", settings={"tasks_per_round": 246, "keep_per_task": 6}),
+            Arm("rest-em", settings={"tasks_per_round": 246, "keep_per_task": 3}),
             Arm("quality alone", "b-star", {"tasks_per_round": 150, **OF_B_STAR, "maximise": "quality"}),
         ),
         common={
             **ON_TINY,
             "tasks": "countdown",
             "group_size": 12,
-            "steps_per_round": 40,
+            "steps_per_round": 20,
             "tasks_per_step": 32,
-            "lr": 5e-4,
             "eval_tasks": 96,
             "eval_samples": 16,
-            "evaluate_every": 40,
+            "evaluate_every": 20,
         },
-        budget="240-steps",
+        budget="120-steps",
         tests=(
             Comparison("accuracy", "b-star", "fixed settings", AtBudget("eval/pass@1"), margin=0.03),
             Comparison("tasks solved in several ways", "b-star", "fixed settings", AtBudget("eval/several_ways"), margin=0.05),
@@ -130,6 +129,10 @@ OF_B_STAR = {"search_tasks": 24, "temperatures": (0.6, 0.9, 1.2, 1.5), "process_
                 otherwise="nothing runs dry that a choice of settings could keep alive",
             ),
         ),
+        tried="Seed 0, learning rate 3e-4, rounds of 30 steps, 6 examples of a task wanted, 1,920 rollouts a round, 40 held-out tasks. With fixed settings pass@1 went from "
+        "22.7 to 38.3 and 35.6 % in two rounds, pass@16 from 90.0 to 72.5 %, and the share of different texts from 79 to 47 %. B-STaR chose temperature 0.6, then 1.5, "
+        "then 1.2 and had 38.9 % after one round; it was stopped in its third. Tasks gave about 2 examples, not 6, which were gone through three to six times in a round: "
+        "so 3 are wanted here, and rounds have 20 steps. That was not tried.",
         seeds=reported_seeds(4),
         quick={"steps_per_round": 1, "tasks_per_round": 4, "eval_samples": 16},
     ),
