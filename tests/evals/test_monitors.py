@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from etude.evals.monitors import exploitation, exploration, monitors
+from etude.evals.monitors import best_all_right, exploitation, exploration, monitors
 from etude.evals.passk import pass_at_k
 from etude.types import Group, Message, Segment, Task, Trajectory
 
@@ -49,8 +49,17 @@ def test_exploitation_by_hand() -> None:
             "exploit/auc": (3.5 + 0.5) / (4 + 2),
             "exploit/best_by_reward": (1.0 + 0.5) / 2,
             "exploit/gain": (1.0 + 0.5) / 2 - (1 / 2 + 2 / 3) / 2,
+            # Of the four best of the first not all are right; the second has three.
+            "exploit/best_ways": 0.0,
         }
     )
+
+
+def test_the_best_by_reward_are_all_right_by_hand() -> None:
+    # One above the tie, and of the three that tie two are right: one more is right in 2 of 3 draws, two more in 1 of 3.
+    attempts = [(1.0, True), (0.5, True), (0.5, False), (0.5, True), (0.0, False)]
+    assert [best_all_right(attempts, count) for count in (1, 2, 3, 4)] == pytest.approx([1, 2 / 3, 1 / 3, 0])
+    assert best_all_right([(2.0, False), (1.0, True)], 2) == 0
 
 
 def test_partial_credit_is_not_right_but_counts_in_means() -> None:

@@ -124,6 +124,15 @@ def test_exploitation_is_drawn_where_the_reward_is_not_the_verdict(make_run: Mak
     assert "Exploitation" in titles(0.7)
 
 
+def test_what_a_round_chose_and_what_that_gave_is_drawn(make_run: MakeRun) -> None:
+    folder = make_run()
+    chosen = {"balance/temperature": 0.8, "balance/threshold": -0.1, "balance/score": 0.4, "balance/quantity": 0.5, "balance/quality": 0.9}
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.writelines(json.dumps({"step": step, **chosen}) + "\n" for step in (1, 3))
+    drawn = {chart.title: [line.last for line in chart.lines] for chart in main_charts(read_run(folder))}
+    assert (drawn["Balance"], drawn["Chosen settings"]) == (["40 %", "50 %", "90 %"], ["0.800", "-0.100"])
+
+
 @pytest.mark.parametrize("broken", [{"step": 3}, {"step": 3, "metrics": []}, {**line(3, 0.1, 0.2), "signs": None}, {**line(3, 0.1, 0.2), "to": "x"}])
 def test_lines_that_are_no_readings_are_counted_and_left_out(make_run: MakeRun, broken: dict[str, Any]) -> None:
     folder = with_probe(make_run(), [line(0, 0.3, 0.4), line(10, 0.5, 0.6)])

@@ -3,8 +3,22 @@
 It stands between rewards and objective. Functions take trajectories and return trajectories; nothing is changed in place, and where an example came from stays on it.
 """
 
+from etude.curation.balance import Balance, balance, best_first, filled_evenly
 from etude.curation.corpus import Corpus
 from etude.curation.examples import conversation_example, relabelled, spliced, with_origin
 from etude.curation.keep import capped, distinct, rewarded
 
-__all__ = ["Corpus", "capped", "conversation_example", "distinct", "relabelled", "rewarded", "spliced", "with_origin"]
+__all__ = [
+    "Balance",
+    "Corpus",
+    "balance",
+    "best_first",
+    "capped",
+    "conversation_example",
+    "distinct",
+    "filled_evenly",
+    "relabelled",
+    "rewarded",
+    "spliced",
+    "with_origin",
+]

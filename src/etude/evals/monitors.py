@@ -47,7 +47,7 @@ def exploitation(groups: Sequence[Group]) -> Metrics:
     `exploit/auc`: of all pairs of a right and a wrong attempt at the same task, the share in which the right one has the higher reward, ties counting one half:
     the area under the ROC curve, which is Mann and Whitney's U over the number of pairs. 0.5 is blind, below it misleads; left out where there are no pairs.
     `exploit/best_by_reward`: verdict on the attempt with the highest reward, averaged over ties and then tasks. `exploit/gain`: that minus the mean verdict, at
-    most `explore/pass_gap`.
+    most `explore/pass_gap`. `exploit/best_ways`: share of tasks whose WAYS attempts with the highest rewards are all right, of those with that many attempts.
     """
     rows = [row for row in ([t for t in _judged(g) if math.isfinite(t.reward)] for g in groups) if row]
     if not rows:
@@ -63,7 +63,21 @@ def exploitation(groups: Sequence[Group]) -> Metrics:
         chosen.append(float(verdicts[rewards == rewards.max()].mean()))
         average.append(float(verdicts.mean()))
     metrics = {"exploit/best_by_reward": mean(chosen), "exploit/gain": mean(chosen) - mean(average)}
+    several = [best_all_right([(t.reward, t.rewards["correct"] >= RIGHT) for t in row], WAYS) for row in rows if len(row) >= WAYS]
+    metrics |= {"exploit/best_ways": mean(several)} if several else {}
     return metrics | ({"exploit/auc": won / pairs} if pairs else {})
+
+
+def best_all_right(attempts: Sequence[tuple[float, bool]], count: int) -> float:
+    """Chance that the `count` attempts with the highest rewards are all right, where ties are drawn at random (the paper's Reward@K-S, for one task).
+
+    attempts: reward of each, and whether it is right; at least `count` of them.
+    """
+    last = sorted((reward for reward, _ in attempts), reverse=True)[count - 1]
+    above = [right for reward, right in attempts if reward > last]
+    tied = [right for reward, right in attempts if reward == last]
+    wanted = count - len(above)
+    return all(above) * math.comb(sum(tied), wanted) / math.comb(len(tied), wanted)
 
 
 def monitors(groups: Sequence[Group]) -> Metrics:

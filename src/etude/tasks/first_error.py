@@ -46,6 +46,9 @@ where N is the number of the earliest wrong step, or -1 if no step is wrong. The
 </solution>"""
 """For models that follow instructions."""
 
+ANY = FULL.replace("solution whose final answer agrees with the reference. The way to it may be wrong all the same.", "solution, which may go wrong anywhere.")
+"""The same about attempts whose answer may be wrong."""
+
 FULL_NEEDS = 1024
 """Tokens that a judge has to be able to read for FULL to be of use with it."""
 
@@ -77,15 +80,15 @@ def planted(steps: Sequence[str], random: Random) -> list[str] | None:
     return [*steps[:number], steps[number][:place] + other + steps[number][place + 1 :], *steps[number + 1 :]]
 
 
-def template_named(name: str, context_length: int | None) -> str:
+def template_named(name: str, context_length: int | None, *, full: str = FULL) -> str:
     """The template that an option names: `short`, `full`, a text file, or `auto`, which is `full` for a judge that reads enough (None: it does not say).
 
-    Raises InputError for a file that is no template.
+    full: what `full` is: FULL, or ANY. Raises InputError for a file that is no template.
     """
     if name == "auto":
-        return FULL if context_length is None or context_length >= FULL_NEEDS else SHORT
+        return full if context_length is None or context_length >= FULL_NEEDS else SHORT
     if name in ("short", "full"):
-        return SHORT if name == "short" else FULL
+        return SHORT if name == "short" else full
     return read_template(name, "--step-prompt", names=("auto", "short", "full"), needs=("steps",), may=("problem", "reference"))
 
 

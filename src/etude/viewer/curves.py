@@ -31,6 +31,7 @@ def main_charts(record: RunRecord) -> list[DrawnChart]:
         _over_steps(record, "Response length", "tokens", {"rollout/length": "rollouts", "eval/length": "held-out"}),
         _exploration(record),
         _exploitation(record),
+        *_balance(record),
         _over_steps(record, "Entropy", "nats per token", {"rollout/entropy": "rollouts", "eval/entropy": "held-out"}, from_zero=True),
         _over_steps(record, "KL to the start", "nats per token, on held-out tasks", {"eval/kl_to_start": "KL"}, from_zero=True),
     ]
@@ -92,6 +93,15 @@ def _exploitation(record: RunRecord) -> Chart:
     names = {"exploit/auc": "right before wrong (AUC)", "exploit/best_by_reward": "best by reward is right", "reward/correct": "any attempt is right"}
     telling = any(value < 1 for value in record.series("exploit/auc")[1])
     return _over_steps(record, "Exploitation", "how well the reward finds right attempts", names if telling else {}, share=True)
+
+
+def _balance(record: RunRecord) -> list[Chart]:
+    """What a search over temperatures and thresholds chose at the start of each round, and how many and how good examples that gave."""
+    shares = {"balance/score": "balance score", "balance/quantity": "right examples, of those wanted", "balance/quality": "right among those kept"}
+    return [
+        _over_steps(record, "Balance", "of what a round kept, a task", shares, share=True),
+        _over_steps(record, "Chosen settings", "at the start of a round", {"balance/temperature": "temperature", "balance/threshold": "reward threshold"}),
+    ]
 
 
 def _rewards(record: RunRecord) -> dict[str, str]:

@@ -28,6 +28,12 @@ SHARES = (
     "explore/distinct",
     "exploit/auc",
     "exploit/best_by_reward",
+    "exploit/best_ways",
+    "balance/score",
+    "balance/searched",
+    "balance/at_",
+    "balance/quantity",
+    "balance/quality",
 )
 """Prefixes of metrics that are shares of one, shown as percentages."""
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from random import Random
 from typing import Unpack
 
 from etude.errors import InputError
+from etude.tasks.answers import final_answer
 from etude.tasks.builtin.expressions import evaluate, exact, numbers_in, work_through
 from etude.tasks.builtin.generated import FamilyOptions, GeneratedTaskSet, Problem
+from etude.tasks.first_error import FLAWLESS
 from etude.types import Task
 
+_STEP = re.compile(r"(-?\d+)([+*-])(-?\d+)=(-?\d+)")
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2}
 
 
@@ -56,6 +61,26 @@ class Countdown(GeneratedTaskSet):
             return used == Counter(task.info["numbers"]) and evaluate(expression) == task.info["target"]
         except ValueError:
             return False
+
+    def first_wrong_step(self, task: Task, steps: Sequence[str]) -> int | None:
+        """Exact: a step is wrong when it is no true equation of two numbers that are there, which it uses up and puts its result in the place of; the answer's, when its
+        expression is not right. Whether that expression is the one that the steps worked out is not asked."""
+        left = Counter(task.info["numbers"])
+        for number, step in enumerate(steps):
+            answer = final_answer(step)
+            if answer is not None:
+                if not self.judge(task, answer):
+                    return number
+                continue
+            equation = _STEP.fullmatch(step)
+            if equation is None:
+                return number
+            first, symbol, second, value = equation.groups()
+            used = Counter((int(first), int(second)))
+            if used - left or exact(int(first), symbol, int(second)) != int(value):
+                return number
+            left = left - used + Counter((int(value),))
+        return FLAWLESS
 
     def work(self, task: Task, random: Random, slips: float) -> tuple[list[str], str]:
         solution, target = task.info["solution"], task.info["target"]
