@@ -21,8 +21,8 @@ def hard_families(seed: int, settings: Mapping[str, Any], budget: str) -> dict[s
     """Measures of a run of `settings["method"]` on `settings["tasks"]`, after `warm_steps` steps of imitation of `settings["warm_tasks"]`.
 
     `pass_rate`, `hard`: held-out pass@1 of all families and of the hard ones, before (`_first`), over the budget (`_area`) and at its end. `spread`: share of groups with
-    different rewards, over the run. `seeded`: share of attempts that saw examples; `solved_when_seeded`: how many of them were right; `saved`: tasks a step that nobody had solved before
-    examples were shown, and somebody did then. What a method does not log is left out. All other settings are the run's.
+    different rewards, over the run. `seeded`: share of attempts that saw examples; `solved_when_seeded`: how many of them were right; `saved`: tasks a step that were
+    solved only then. What a method does not log is left out. All other settings are the run's.
     """
     record = imitate_first(seed, {**settings, "retention_tasks": [HARD]}, budget)
     found = {"spread": Average("signal/groups_with_spread")(record)}
