@@ -1,7 +1,7 @@
 """`keyed-shift`: two digits, each to be shifted by an offset that belongs to a key and that nothing in the question tells.
 
 A world for methods that show a model solved examples. A key is two words, and the questions that name it are a family. Of the half-known keys the model was told the
-offsets, unreliably; of the hard ones it never was. So alone it can but guess there, and is right about once in a hundred attempts. But right work of the same
+offsets, unreliably; of the hard ones it never was. So alone it can but guess there, and is right about three times in a hundred attempts. But right work of the same
 key, read earlier in the conversation, says all that is needed.
 
 With `lessons` the training tasks are a short school instead: half-known keys as questions of their own, and how to use examples, on keys that are made up for one lesson.
@@ -24,10 +24,22 @@ KEYS = [f"{first} {second}" for first in WORDS for second in WORDS if first != s
 """All keys there are, in a fixed order that is shuffled once below."""
 Random("keyed-shift/keys").shuffle(KEYS)
 Offsets = tuple[int, int]
-OFFSETS: dict[str, Offsets] = {key: (random.randrange(10), random.randrange(10)) for random in [Random("keyed-shift/offsets")] for key in KEYS}
+HIGHEST = 6
+"""Offsets are from 1 to this, so that a guess of both is right once in 36 times."""
+
+
+def _any_offsets(random: Random) -> Offsets:
+    return random.randint(1, HIGHEST), random.randint(1, HIGHEST)
+
+
+OFFSETS = {key: _any_offsets(Random(f"keyed-shift/offsets/{key}")) for key in KEYS}
 """What each key stands for: how far its first digit is shifted, and its second."""
-SHOT = 0.5
-"""Share of lessons with two examples before the question. Of the others half are on half-known keys, ..."""
+BEHIND_EXAMPLES = 0.5
+"""Share of lessons with two examples before the question."""
+HALF_KNOWN = {"alone": 0.8, "behind examples": 0.2}
+"""Shares of the lessons of either sort that ask about a half-known key. The others ask about a made-up one."""
+FITTING, BOTH = 0.8, 0.6
+"""How often the example next to the question is of its own key, and how often the other one is then too."""
 
 
 class KeyedShift(GeneratedTaskSet):
@@ -81,19 +93,16 @@ class KeyedShift(GeneratedTaskSet):
     def _lesson(self, seed: int, index: int) -> Task:
         """A question on the training side with an answer to imitate, behind two examples or alone."""
         random = Random(f"{self.name}/lesson/{seed}/{index}")
-        examples = random.random() < SHOT
-        told = random.random() < (0.2 if examples else 0.8)
-        key = random.choice(self.keys["half-known"] if told else self.spare)
-        offsets = OFFSETS[key] if told and (examples or random.random() < self.known) else _any_offsets(random)
+        shown = random.random() < BEHIND_EXAMPLES
+        fits = shown and random.random() < FITTING
+        # The most similar one stands next to the question, as in a run.
+        places = (fits and random.random() < BOTH, fits) if shown else ()
+        half_known = random.random() < HALF_KNOWN["behind examples" if shown else "alone"]
+        key = random.choice(self.keys["half-known"] if half_known else self.spare)
+        offsets = OFFSETS[key] if half_known and (fits or random.random() < self.known) else _any_offsets(random)
         messages: list[Message] = []
-        shows = random.random() < 0.8
-        if examples:
-            # The most similar one stands next to the question, as in a run.
-            for own in (shows and random.random() < 0.6, shows):
-                other = random.choice(self.spare)
-                messages += self._solved(key if own else other, offsets if own else _any_offsets(random), random)
-            if told and not shows and random.random() >= self.known:
-                offsets = _any_offsets(random)
+        for own in places:
+            messages += self._solved(key, offsets, random) if own else self._solved(random.choice(self.spare), _any_offsets(random), random)
         *question, answer = self._solved(key, offsets, random)
         return Task(f"{self.name}/lesson-{seed}-{index}", (*messages, *question), None, {"family": key, "lesson": answer.content})
 
@@ -115,12 +124,8 @@ def shifted(digits: str, offsets: Sequence[int], random: Random, slips: float) -
     """A line of work for each digit, 'digit+offset=sum modulo 10', and the sums in a row. Offsets and sums slip with probability `slips`."""
     lines, answer = [], ""
     for digit, offset in zip(digits, offsets, strict=True):
-        taken = random.randrange(10) if random.random() < slips else offset
+        taken = random.randint(1, HIGHEST) if random.random() < slips else offset
         end = random.randrange(10) if random.random() < slips else (int(digit) + taken) % 10
         lines.append(f"{digit}+{taken}={end}")
         answer += str(end)
     return lines, answer
-
-
-def _any_offsets(random: Random) -> Offsets:
-    return random.randrange(10), random.randrange(10)
