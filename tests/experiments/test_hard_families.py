@@ -35,6 +35,6 @@ def measured(monkeypatch: pytest.MonkeyPatch, **logged: float) -> dict[str, floa
 def test_what_is_read_off_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     found = measured(monkeypatch)
     wanted = {"pass_rate_first": 0.2, "pass_rate_area": 0.4, "pass_rate": 0.6, "hard_first": 0.0, "hard_area": 0.2, "hard": 0.4, "spread": 0.375}
-    assert found == pytest.approx(wanted)
+    assert found == pytest.approx({**wanted, "seeded": 0.0, "solved_when_seeded": 0.0, "saved": 0.0})
     seeded = measured(monkeypatch, **{"rollout/seeded": 0.1, "reward/solved_when_seeded": 0.7, "signal/saved": 2.0})
     assert seeded == pytest.approx({**wanted, "seeded": 0.1, "solved_when_seeded": 0.7, "saved": 2.0})

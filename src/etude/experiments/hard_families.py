@@ -6,10 +6,8 @@ The embedded model cannot. So it first goes to the school of `keyed-shift`, wher
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
-from etude.errors import InputError
 from etude.evals.measures import Area, AtBudget, Average, First
 from etude.experiments.imitate_first import imitate_first
 
@@ -22,13 +20,12 @@ def hard_families(seed: int, settings: Mapping[str, Any], budget: str) -> dict[s
 
     `pass_rate`, `hard`: held-out pass@1 of all families and of the hard ones, before (`_first`), over the budget (`_area`) and at its end. `spread`: share of groups with
     different rewards, over the run. `seeded`: share of attempts that saw examples; `solved_when_seeded`: how many of them were right; `saved`: tasks a step that were
-    solved only then. What a method does not log is left out. All other settings are the run's.
+    solved only then; each 0 where nothing was seeded. All other settings are the run's.
     """
     record = imitate_first(seed, {**settings, "retention_tasks": [HARD]}, budget)
     found = {"spread": Average("signal/groups_with_spread")(record)}
     for name, metric in {"pass_rate": "eval/pass@1", "hard": "eval/retention"}.items():
         found |= {f"{name}_first": First(metric)(record), f"{name}_area": Area(metric)(record), name: AtBudget(metric)(record)}
     for name, metric in {"seeded": "rollout/seeded", "solved_when_seeded": "reward/solved_when_seeded", "saved": "signal/saved"}.items():
-        with suppress(InputError):
-            found[name] = Average(metric)(record)
+        found[name] = Average(metric)(record) if any(metric in row for row in record.rows) else 0.0
     return found
