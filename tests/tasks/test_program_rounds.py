@@ -138,7 +138,8 @@ def test_lessons_go_wrong_as_often_as_said_and_see_it() -> None:
 
 def test_tasks_of_ones_own_are_solved_in_python() -> None:
     rows = [
-        {"prompt": f"{a} times {a}?", "answer": a * a, "conversation": [{"role": "assistant", "content": f"<python>print({a * a})</python>"}]} for a in (3, 4, 5)
+        {"prompt": f"{a} times {a}?", "answer": a * a, "conversation": [{"role": "assistant", "content": f"<python>print({a * a})</python>"}]}
+        for a in (3, 4, 5)
     ]
     tasks = load_tasks(rows, env="cosc:rounds=2,prompt=none")
     assert isinstance(tasks, ProgramRounds)

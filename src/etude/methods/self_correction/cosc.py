@@ -28,7 +28,7 @@ from etude.iterated import IteratedConfig, IteratedImitation, RoundConfig
 from etude.method import register
 from etude.models.endpoint import Endpoint
 from etude.models.language import LanguageModel
-from etude.rewards import judge
+from etude.rewards import judge_shown
 from etude.rollouts.teachers import teacher_attempts
 from etude.tasks.conversations import read_conversations
 from etude.tasks.program_rounds import ProgramEnvironment, programs_in
@@ -143,12 +143,9 @@ class CoSC(IteratedImitation):
         """The first phase's examples: conversations by others that end well, or that nothing can judge."""
         seeds = self.given or (self.taught(tasks) if self.teacher is not None else self.demonstrated(tasks))
         made = [conversation_example(self.policy, task, messages, kind="seed") for task, messages in seeds]
-        for example in made:
-            # Judged as the episode that it shows.
-            example.tags["environment_reward"] = 0.0
         unjudged = [e for e in made if self.given and e.task.answer is None]
         judged = [e for e in made if not self.given or e.task.answer is not None]
-        judge(judged, self.task_set)
+        judge_shown(judged, self.task_set)
         kept = unjudged + rewarded(judged, self.config.keep_above)
         if self.config.keep_distinct:
             kept = distinct(kept, self.same)
