@@ -20,6 +20,7 @@ from etude.tasks.base import TaskSet
 from etude.tasks.builtin.arithmetic import Arithmetic
 from etude.tasks.builtin.small_programs import SmallProgramTasks
 from etude.tasks.program_rounds import programs_in
+from etude.tasks.revisions import VERDICTS
 from etude.types import Group, Segment, Trajectory
 
 SMALL: dict[str, Any] = {
@@ -77,7 +78,7 @@ def test_the_second_phase_keeps_what_ended_well_and_each_way_once(tmp_path: Path
 
     def attempt(*turns: str, reward: float = 1.0) -> Trajectory:
         said = [Segment([7, 8], "policy" if i % 2 == 0 else "tool", turn, trained=i % 2 == 0) for i, turn in enumerate(turns)]
-        return Trajectory(task, [1, 2], said, "environment", reward=reward, rewards={"correct": reward})
+        return Trajectory(task, [1, 2], said, "environment", reward=reward, rewards={"correct": reward}, tags={VERDICTS: [reward] * 3})
 
     plain, mended = (f"<calc>{right}", "1", "answer: 1"), ("<calc>out 1", "1", f"no <calc>{right}", "1", "answer: 1")
     attempts = [attempt(*plain), attempt(*plain[:2], "other words"), attempt(*mended), attempt(*plain, reward=0.0), attempt("answer: 1"), attempt(*plain)]
@@ -90,6 +91,7 @@ def test_the_second_phase_keeps_what_ended_well_and_each_way_once(tmp_path: Path
     assert [programs_in(t, method.language) for t in kept] == [[right], ["out 1", right]]
     assert [t.tags["origin"]["kind"] for t in kept] == ["self-made"] * 2
     assert [t.segments[0].advantages[0] for t in kept] == [1.0, 1.0]
+    assert metrics["attempts/first_right"] == 5 / 6
     assert (metrics["self/kept"], metrics["self/several"], metrics["round/corpus"]) == (2 / 6, 0.5, len(seed) + 2)
     # From the base again, on the seed and its own.
     assert all(p.equal(method.base[name]) for name, p in method.policy.model.named_parameters())

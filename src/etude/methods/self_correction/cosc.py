@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from etude.claim import Arm, Claim, Comparison
+from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import AtLeastOne, Count, NonNegative
 from etude.curation import capped, conversation_example, distinct, rewarded, share_weights, with_origin
 from etude.errors import InputError
-from etude.evals.measures import Final
+from etude.evals.measures import Final, First, Spent
 from etude.evals.program_rounds import round_metrics
 from etude.iterated import IteratedConfig, IteratedImitation, RoundConfig
 from etude.method import register
@@ -32,6 +32,7 @@ from etude.rewards import judge_shown
 from etude.rollouts.teachers import teacher_attempts
 from etude.tasks.conversations import read_conversations
 from etude.tasks.program_rounds import ProgramEnvironment, programs_in
+from etude.tasks.revisions import VERDICTS
 from etude.tasks.templates import filled, read_template
 from etude.types import Message, Metrics, Task, Trajectory, mean, trajectories_of
 
@@ -76,11 +77,49 @@ class CoSCConfig(IteratedConfig):
     config=CoSCConfig,
     signal="rewards",
     claim=Claim(
-        statement="x",
-        expectation="x",
-        arms=(Arm("cosc"),),
-        budget="80-steps",
-        tests=(Comparison("x", "cosc", None, Final("eval/pass@1")),),
+        statement="Fine-tuning on conversations in which programs are run, checked and corrected makes a model find and mend its own mistakes unasked, and it ends more "
+        "accurate than one that was trained on programs alone.",
+        expectation="Where a reading shows only in the result, and after the seed 30 to 50 % of the first programs are wrong: from the same seed and on as many generated "
+        "tokens, held-out accuracy ends more than 5 points above self-training on programs without checks, and more than 5 points above the accuracy of its own first "
+        "programs. With the seed alone it ends lower.",
+        arms=(
+            Arm("cosc"),
+            Arm("programs alone", "cosc", {"tasks": "small-programs:verify=false", "group_size": 20, "tasks_per_step": 160}),
+            Arm("seed alone", "cosc", {"rounds": 1, "steps_per_round": 120}),
+        ),
+        common={
+            **ON_TINY,
+            "tasks": "small-programs",
+            "lr": 1e-3,
+            "seed_tasks": 400,
+            "tasks_per_round": 300,
+            "group_size": 8,
+            "tasks_per_step": 64,
+            "steps_per_round": 60,
+            "eval_samples": 4,
+            "evaluate_every": 60,
+        },
+        budget="120-steps",
+        tests=(
+            Comparison("over programs alone", "cosc", "programs alone", Final("eval/pass@1"), margin=0.05),
+            Comparison("all rounds over the first", "cosc", None, Final("eval/correct@3") - Final("eval/correct@1"), margin=0.05),
+            Comparison("the second phase", "cosc", "seed alone", Final("eval/pass@1"), role="ablation"),
+            Comparison("over programs alone, with a vote of four", "cosc", "programs alone", Final("eval/maj@4"), role="ablation"),
+            Comparison("no more generated tokens", "cosc", "programs alone", Spent("generated_tokens"), better="lower", margin=-20000, role="ablation"),
+        ),
+        preconditions=(
+            Precondition(
+                "first programs are often wrong after the seed",
+                "cosc",
+                First("attempts/first_right"),
+                at_least=0.5,
+                at_most=0.7,
+                otherwise="the seed taught too little, or left nothing to correct",
+            ),
+        ),
+        tried="Nothing: no pilot was run.",
+        seeds=reported_seeds(3),
+        quick={"seed_tasks": 8, "tasks_per_round": 4, "rounds": 0, "steps_per_round": 1},
     ),
 )
 class CoSC(IteratedImitation):
@@ -187,6 +226,7 @@ class CoSC(IteratedImitation):
         kept = capped(kept, config.keep_per_task, self.run.rng("kept", self.round))
         weights = share_weights([self.took_several(t) for t in kept], config.several_share)
         made = [with_origin(t, weight=weight, kind="self-made", reward=t.reward) for t, weight in zip(kept, weights, strict=True)]
+        metrics["attempts/first_right"] = mean([t.tags[VERDICTS][0] for t in attempts])
         metrics |= {f"attempts/{name}": value for name, value in round_metrics(attempts).items()}
         return made, metrics | {"self/kept": len(kept) / max(1, len(attempts)), "self/several": self.several(kept)}
 
