@@ -81,7 +81,7 @@ def test_the_second_phase_keeps_what_ended_well_and_each_way_once(tmp_path: Path
         return Trajectory(task, [1, 2], said, "environment", reward=reward, rewards={"correct": reward}, tags={VERDICTS: [reward] * 3})
 
     plain, mended = (f"<calc>{right}", "1", "answer: 1"), ("<calc>out 1", "1", f"no <calc>{right}", "1", "answer: 1")
-    attempts = [attempt(*plain), attempt(*plain[:2], "other words"), attempt(*mended), attempt(*plain, reward=0.0), attempt("answer: 1"), attempt(*plain)]
+    attempts = [attempt(*plain), attempt(*plain[:2], "other words"), attempt(*mended), attempt(*plain, reward=0.0), attempt("answer: 1"), attempt(*mended[:3])]
     monkeypatch.setattr(method, "collect", lambda tasks: [Group(task.id, attempts)])
     moved = {name: p.detach().clone() for name, p in method.policy.model.named_parameters()}
     assert any(not p.equal(method.base[name]) for name, p in moved.items())

@@ -258,6 +258,11 @@ def programs_in(trajectory: Trajectory, language: Language) -> list[str]:
     return [p for i, p in enumerate(found) if i == 0 or p != found[i - 1]]
 
 
+def concluded(trajectory: Trajectory, language: Language) -> bool:
+    """Whether the last turn of an episode, whoever wrote it, says something and goes no further."""
+    return language.program_in(_last_said(trajectory)) is None
+
+
 def judge_rounds(
     trajectory: Trajectory,
     language: Language,

@@ -15,48 +15,29 @@ and with `--rounds 1` the imitation of the seed alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition, reported_seeds
-from etude.config import AtLeastOne, Count, NonNegative
+from etude.config import Count
 from etude.curation import capped, conversation_example, distinct, rewarded, share_weights, with_origin
+from etude.curation.seeds import SeedConfig, SeedSource
 from etude.errors import InputError
 from etude.evals.measures import Final, First, Spent
 from etude.evals.program_rounds import round_metrics
 from etude.iterated import IteratedConfig, IteratedImitation, RoundConfig
 from etude.method import register
-from etude.models.endpoint import Endpoint
-from etude.models.language import LanguageModel
 from etude.rewards import judge_shown
-from etude.rollouts.teachers import teacher_attempts
-from etude.tasks.conversations import read_conversations
-from etude.tasks.program_rounds import ProgramEnvironment, programs_in
+from etude.tasks.program_rounds import ProgramEnvironment, concluded, programs_in
 from etude.tasks.revisions import VERDICTS
-from etude.tasks.templates import filled, read_template
-from etude.types import Message, Metrics, Task, Trajectory, mean, trajectories_of
-
-Seed = tuple[Task, Sequence[Message]]
-"""A conversation, and the task that it is about."""
+from etude.types import Metrics, Task, Trajectory, mean, trajectories_of
 
 
 @dataclass
 class CoSCConfig(IteratedConfig):
     """Options of CoSC."""
 
-    group_size: AtLeastOne = 16
-    """Attempts of the model's own at each task, in the second phase."""
     round: RoundConfig = field(default_factory=lambda: RoundConfig(rounds=2, start_from="base", train_on="all"))
-    seed_source: str = "demonstrations"
-    """Seed: the task set's own `demonstrations`, a JSONL file of conversations, a teacher (a model folder or hub id, or `http://host:port/v1#model`), or `none`."""
-    seed_tasks: Count = 0
-    """Tasks that the seed is made for (0: as many as --tasks-per-round). Of a file every conversation is taken."""
-    seed_attempts: AtLeastOne = 1
-    """Conversations of each of them."""
-    teacher_prompt: str | None = None
-    """What a teacher is asked, where that is more than the model itself is: a text file with {question}, which may hold worked examples."""
-    teacher_temperature: NonNegative = 1.0
-    """Temperature of a teacher (0: greedy)."""
+    seeds: SeedConfig = field(default_factory=SeedConfig)
     keep_above: float = 0.5
     """Imitate conversations with a reward above this; of seeds, those that nothing can judge too."""
     keep_per_task: Count = 0
@@ -75,7 +56,6 @@ class CoSCConfig(IteratedConfig):
     title="Embedding Self-Correction as an Inherent Ability in Large Language Models for Enhanced Mathematical Reasoning",
     summary="programs that are run and checked in rounds, learnt from a seed and then from one's own",
     config=CoSCConfig,
-    signal="rewards",
     claim=Claim(
         statement="Fine-tuning on conversations in which programs are run, checked and corrected makes a model find and mend its own mistakes unasked, and it ends more "
         "accurate than one that was trained on programs alone.",
@@ -139,96 +119,45 @@ class CoSC(IteratedImitation):
             raise InputError(
                 f"{self.task_set.name} is not solved by programs in rounds; expected --env cosc around tasks of single turns, or the built-in small-programs"
             )
-        self.language = environment.language
-        self.teacher: LanguageModel | Endpoint | None = None
-        self.given: list[Seed] = []
-        self.open_seed()
-
-    def open_seed(self) -> None:
-        """Load or look at whatever the seed comes from. Raises InputError where there is nothing to be had."""
-        source, prompt = self.config.seed_source, self.config.teacher_prompt
-        self.asked = "{question}" if prompt is None else read_template(prompt, "--teacher-prompt", names=(), needs=("question",), may=())
-        if source == "demonstrations":
-            if self.task_set.conversation(self.task_set.train_task(self.run.seed, 0), 0) is None:
-                raise InputError(
-                    f"{self.task_set.name} has no conversations to begin with; give JSONL lines a field 'conversation', or name another --seed-source: a JSONL file, a "
-                    "model or an endpoint as teacher, or none"
-                )
-        elif source.lower().endswith(".jsonl"):
-            self.given = [(task, messages) for task, messages in read_conversations(Path(source).expanduser())]
-        elif source.startswith(("http://", "https://")):
-            self.teacher = Endpoint.parse(source)
-            self.teacher.check()
-        elif source != "none":
-            try:
-                self.teacher = LanguageModel.load(source, device=str(self.policy.device))
-            except InputError as error:
-                raise InputError(
-                    f"--seed-source {source} can't be used: {error}; expected demonstrations, a JSONL file, a model, an endpoint, or none"
-                ) from error
+        self.language, self.verifying = environment.language, environment.verifying
+        self.source = SeedSource(config.seeds, self.task_set, device=str(self.policy.device), whole=self.language.closed)
 
     # One round
 
     def round_tasks(self) -> list[Task]:
-        config = self.config
-        if self.round > 1 or config.seed_source == "none":
+        if self.round > 1 or self.source.gives_nothing:
             return super().round_tasks()
-        return [] if self.given else self.curriculum.next(config.seed_tasks or config.round.tasks_per_round)
+        return [] if self.source.given else self.curriculum.next(self.config.seeds.seed_tasks or self.config.round.tasks_per_round)
 
     def examples(self, tasks: Sequence[Task]) -> tuple[list[Trajectory], Metrics]:
-        return self.seed(tasks) if self.round == 1 and self.config.seed_source != "none" else self.self_made(tasks)
+        return self.self_made(tasks) if self.round > 1 or self.source.gives_nothing else self.seed(tasks)
 
     def seed(self, tasks: Sequence[Task]) -> tuple[list[Trajectory], Metrics]:
         """The first phase's examples: conversations by others that end well, or that nothing can judge."""
-        seeds = self.given or (self.taught(tasks) if self.teacher is not None else self.demonstrated(tasks))
+        seeds = self.source.conversations(tasks, self.params, seed=self.run.stream("seed"), ledger=self.run.ledger)
         made = [conversation_example(self.policy, task, messages, kind="seed") for task, messages in seeds]
-        unjudged = [e for e in made if self.given and e.task.answer is None]
-        judged = [e for e in made if not self.given or e.task.answer is not None]
+        unjudged = [e for e in made if self.source.given and e.task.answer is None]
+        judged = [e for e in made if not self.source.given or e.task.answer is not None]
         judge_shown(judged, self.task_set)
-        kept = unjudged + rewarded(judged, self.config.keep_above)
-        if self.config.keep_distinct:
-            kept = distinct(kept, self.same)
+        kept = self.chains(unjudged + rewarded(judged, self.config.keep_above))
         return kept, {"seed/made": float(len(made)), "seed/kept": len(kept) / max(1, len(made)), "seed/several": self.several(kept)}
-
-    def demonstrated(self, tasks: Sequence[Task]) -> list[Seed]:
-        """The task set's own conversations."""
-        wanted = [(task, i) for task in tasks for i in range(self.config.seed_attempts)]
-        found = [(task, self.task_set.conversation(task, self.run.stream("seed", task.id, i))) for task, i in wanted]
-        return [(task, messages) for task, messages in found if messages is not None]
-
-    def taught(self, tasks: Sequence[Task]) -> list[Seed]:
-        """Conversations that the teacher had, about the tasks as the model itself is asked."""
-        assert self.teacher is not None
-        shown = [
-            replace(t, messages=(*t.messages[:-1], replace(t.messages[-1], content=filled(self.asked, {"question": t.messages[-1].content})))) for t in tasks
-        ]
-        params = replace(self.params, temperature=self.config.teacher_temperature, top_p=1.0, top_k=0)
-        samples = self.config.seed_attempts
-        held = teacher_attempts(
-            self.teacher, shown, self.task_set, params, samples=samples, seed=self.run.stream("teacher"), ledger=self.run.ledger, whole=self.language.closed
-        )
-        return [(task, [*task.opening, *self.said(held[i * samples + k])]) for i, task in enumerate(tasks) for k in range(samples)]
-
-    def said(self, trajectory: Trajectory) -> list[Message]:
-        """The turns of an episode as messages, up to the policy's last."""
-        turns = [Message("assistant", self.language.closed(s.text)) if s.author == "policy" else Message("tool", s.text) for s in trajectory.segments]
-        return turns[:-1] if turns and turns[-1].role == "tool" else turns
 
     def self_made(self, tasks: Sequence[Task]) -> tuple[list[Trajectory], Metrics]:
         """The second phase's examples: the model's own attempts that ended well."""
         config = self.config
         groups, metrics = self.attempted(tasks)
         attempts = trajectories_of(groups)
-        # A right answer without a program is luck, and no conversation of this form.
-        kept = [t for t in rewarded(attempts, config.keep_above) if programs_in(t, self.language)]
-        if config.keep_distinct:
-            kept = distinct(kept, self.same)
-        kept = capped(kept, config.keep_per_task, self.run.rng("kept", self.round))
+        kept = capped(self.chains(rewarded(attempts, config.keep_above)), config.keep_per_task, self.run.rng("kept", self.round))
         weights = share_weights([self.took_several(t) for t in kept], config.several_share)
         made = [with_origin(t, weight=weight, kind="self-made", reward=t.reward) for t, weight in zip(kept, weights, strict=True)]
         metrics["attempts/first_right"] = mean([t.tags[VERDICTS][0] for t in attempts])
         metrics |= {f"attempts/{name}": value for name, value in round_metrics(attempts).items()}
         return made, metrics | {"self/kept": len(kept) / max(1, len(attempts)), "self/several": self.several(kept)}
+
+    def chains(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Those that have the form: a program at least, and a conclusion in the end where there are checks. Of equal ones the first."""
+        kept = [t for t in trajectories if programs_in(t, self.language) and (not self.verifying or concluded(t, self.language))]
+        return distinct(kept, self.same) if self.config.keep_distinct else kept
 
     def same(self, trajectory: Trajectory) -> tuple[str, ...]:
         """What makes two conversations the same: their task and their programs, white space aside."""
