@@ -11,7 +11,7 @@ import pytest
 from etude.errors import InputError
 from etude.tasks.builtin import builtin_task_sets
 from etude.tasks.builtin.generated import GeneratedTaskSet, Problem, is_held_out
-from etude.types import Message, Task
+from etude.types import Message, Segment, Task, Trajectory
 
 FAMILIES = builtin_task_sets()
 NAMES = sorted(FAMILIES)
@@ -36,15 +36,20 @@ def replayed(task_set: GeneratedTaskSet, task: Task, conversation: Sequence[Mess
     assert step.done
     assert said == list(conversation)
     if "correct" not in step.info:
-        return task_set.verify(task, conversation[-1].content)["correct"]
+        # The task set judges, not the environment.
+        return task_set.verify_trajectory(Trajectory(task, [], spoken(said[len(task.messages) :]), "environment"))["correct"]
     assert step.info["correct"] == step.reward
     return step.reward
 
 
+def spoken(messages: Sequence[Message]) -> list[Segment]:
+    return [Segment([], "policy" if m.role == "assistant" else "environment", m.content) for m in messages]
+
+
 def test_the_families_that_there_are() -> None:
     expected = """
-        arithmetic calculator can-and-cannot check-and-fix commands compare countdown keyed-shift lists max5 max5-flaws modular rating strings translation translation-judging
-        two-views word-problems
+        arithmetic calculator can-and-cannot check-and-fix commands compare countdown keyed-shift lists max5 max5-flaws modular rating small-programs strings translation
+        translation-judging two-views word-problems
     """
     assert expected.split() == NAMES
     assert all(family(name).name == name for name in NAMES)
@@ -137,6 +142,8 @@ def test_instructions_come_before_the_prompt_when_asked_for(name: str) -> None:
         ("max5", {"sums": 0}, "sums is 0"),
         ("max5", {"jumps": 2}, "jumps is 2"),
         ("max5-flaws", {"errors": 0}, "errors is 0"),
+        ("small-programs", {"vague": 2}, "vague is 2"),
+        ("small-programs", {"rounds": 0}, "rounds is 0"),
     ],
 )
 def test_difficulties_that_make_no_sense_are_named(name: str, options: dict, named: str) -> None:

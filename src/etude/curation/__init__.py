@@ -6,7 +6,7 @@ It stands between rewards and objective. Functions take trajectories and return 
 from etude.curation.balance import Balance, balance, best_first, filled_evenly
 from etude.curation.corpus import Corpus
 from etude.curation.examples import conversation_example, relabelled, spliced, with_origin
-from etude.curation.keep import capped, distinct, rewarded
+from etude.curation.keep import capped, distinct, rewarded, share_weights
 
 __all__ = [
     "Balance",
@@ -19,6 +19,7 @@ __all__ = [
     "filled_evenly",
     "relabelled",
     "rewarded",
+    "share_weights",
     "spliced",
     "with_origin",
 ]

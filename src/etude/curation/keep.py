@@ -35,3 +35,11 @@ def capped(trajectories: Sequence[Trajectory], per_task: int, random: Random) ->
         of_task.setdefault(trajectory.task.id, []).append(i)
     kept = {i for places in of_task.values() for i in (places if len(places) <= per_task else random.sample(places, per_task))}
     return [t for i, t in enumerate(trajectories) if i in kept]
+
+
+def share_weights(wanted: Sequence[bool], share: float) -> list[float]:
+    """Weights with which the wanted items have at least `share` of the total, in [0, 1): 1 for all others, and for all where they have it as it is, or there are none."""
+    count = sum(wanted)
+    others = len(wanted) - count
+    weight = max(1.0, share * others / ((1 - share) * count)) if count else 1.0
+    return [weight if own else 1.0 for own in wanted]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
-from etude.tasks.revisions import VERDICTS, attempts_of
+from etude.tasks.revisions import ANSWERS, VERDICTS, attempts_of
 from etude.types import Metrics, Trajectory
 
 RIGHT = 0.5
@@ -34,12 +34,18 @@ class Rounds:
 
     @classmethod
     def of(cls, trajectories: Sequence[Trajectory], answer_in: Callable[[str], str | None]) -> Rounds:
-        """The rounds of judged episodes of several attempts. An episode that broke off before its last round has no verdicts from there on."""
+        """The rounds of judged episodes of several attempts. An episode that broke off before its last round has no verdicts from there on.
+
+        Where the attempts are no turns of their own, the tag ANSWERS holds their answers, and there are no texts to compare.
+        """
         verdicts = [t.tags[VERDICTS] for t in trajectories]
         rounds = max((len(row) for row in verdicts), default=1)
-        texts = [attempts_of(t) for t in trajectories]
         right = [[*map(float, row), *[np.nan] * (rounds - len(row))] for row in verdicts]
-        return cls(np.array(right, dtype=np.float64).reshape(-1, rounds), [[answer_in(text) for text in row] for row in texts], texts)
+        matrix = np.array(right, dtype=np.float64).reshape(-1, rounds)
+        if all(ANSWERS in t.tags for t in trajectories):
+            return cls(matrix, [t.tags[ANSWERS] for t in trajectories])
+        texts = [attempts_of(t) for t in trajectories]
+        return cls(matrix, [[answer_in(text) for text in row] for row in texts], texts)
 
     @property
     def accuracy(self) -> NDArray[np.float64]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from etude.errors import InputError
 from etude.tasks.base import TOOL_COUNTS, TaskSet, total
@@ -36,6 +37,15 @@ def judge(trajectories: Iterable[Trajectory], task_set: TaskSet) -> None:
                     "expected a finite number, or NaN for what could not be judged"
                 )
         trajectory.rewards = components
+
+
+def judge_shown(examples: Sequence[Trajectory], task_set: TaskSet) -> None:
+    """Fill in the rewards of conversations that somebody else wrote, as if they were the policy's episodes; whatever else judging says of an episode goes into its tags."""
+    for example in examples:
+        segments = [replace(s, author="policy") if s.author == "injected" else s for s in example.segments]
+        episode = replace(example, segments=segments, tags={**example.tags, "environment_reward": 0.0})
+        judge([episode], task_set)
+        example.reward, example.rewards, example.tags = episode.reward, episode.rewards, episode.tags
 
 
 def _within_unit(value: float) -> float:

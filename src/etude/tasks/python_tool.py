@@ -35,12 +35,12 @@ NO_CODE = Result("error", error=f"SyntaxError: the call holds no code; expected 
 _FENCE = re.compile(r"\s*```(?:python|py)?[^\S\n]*\n(.*?)\n?```\s*", re.DOTALL)
 
 
-def called_code(text: str) -> str | None:
+def called_code(text: str, opening: str = OPEN, closing: str = CLOSE) -> str | None:
     """The code of the first call in a turn, None without one. The closing mark may be missing: it ends the turn. A fence around the code is taken off."""
-    _, opened, rest = text.partition(OPEN)
+    _, opened, rest = text.partition(opening)
     if not opened:
         return None
-    code = rest.partition(CLOSE)[0]
+    code = rest.partition(closing)[0]
     fenced = _FENCE.fullmatch(code)
     return fenced[1] if fenced else code.strip("\n")
 

@@ -21,6 +21,8 @@ from etude.types import Message, Segment, StartingPoint, Task, Trajectory
 
 VERDICTS = "verdicts"
 """Tag of an episode of several attempts: how right each of them was, in order, those of its starting point included."""
+ANSWERS = "answers"
+"""Tag of an episode whose attempts are no turns of their own: the final answer of each of them, None where none could be read."""
 REQUESTS = {
     "standard": "Check the solution above. It may hold an error. If you find one, correct it; in any case write the whole solution once more and state the final answer "
     "in the same form as before.",

@@ -9,7 +9,7 @@ from typing import Any
 from etude.errors import InputError
 from etude.tasks.base import Environment, TaskSet
 from etude.tasks.user_code import describe, describe_value, finite_number, load_object, source_file, where
-from etude.types import Segment, Task, Trajectory
+from etude.types import Message, Segment, Task, Trajectory
 
 EXPECTED = "a finite number (float, int or bool) or a dict of named numbers"
 
@@ -103,6 +103,9 @@ class RewardedTaskSet(TaskSet):
 
     def demonstration(self, task: Task, seed: int) -> str | None:
         return self._tasks.demonstration(task, seed)
+
+    def conversation(self, task: Task, seed: int) -> Sequence[Message] | None:
+        return self._tasks.conversation(task, seed)
 
     def answer_in(self, text: str) -> str | None:
         return self._tasks.answer_in(text)

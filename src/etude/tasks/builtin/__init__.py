@@ -27,6 +27,7 @@ _FAMILIES = {
     "max5-flaws": "max5_flaws:Max5Flaws",
     "can-and-cannot": "can_and_cannot:CanAndCannot",
     "keyed-shift": "keyed_shift:KeyedShift",
+    "small-programs": "small_programs:SmallProgramTasks",
 }
 
 
