@@ -153,8 +153,8 @@ class CoRewardConfig(GRPOConfig):
         tried="The start. After 60 steps of imitation of demonstrations that are right in 55 % of cases where a wording is the strong one, on seed 0: pass@1 31 % in "
         "symbols and 25 % in words, the majority of 8 attempts right in 39 % of the groups, both wordings' votes wrong alike in 6 % of the pairs, the most common answer "
         "10 % of all. That share was then raised to 65 %, so that more votes are right. The budget, from 27.9 % on seed 0: with 30k tokens co-reward ended at 51.8 %, own "
-        "votes at 44.5 %, true answers at 60.7 %; with 90k at 67.9 %, 52.4 % and 71.7 %, and right labels went from 63 % to 69 %, by own votes to 55 %. The margin was then lowered "
-        "from 15 points to 10. The learning rate was not tuned.",
+        "votes at 44.5 %, true answers at 60.7 %; with 90k at 67.9 %, 52.4 % and 71.7 %, and right labels went from 63 % to 69 %, by own votes to 55 %. The margin was then "
+        "lowered from 15 points to 10. The learning rate was not tuned.",
     ),
 )
 class CoReward(GRPO):
