@@ -4,7 +4,19 @@ It stands between rewards and objective. Functions take trajectories and return 
 """
 
 from etude.curation.corpus import Corpus
+from etude.curation.corrections import corrections, paired_corrections
 from etude.curation.examples import conversation_example, relabelled, spliced, with_origin
 from etude.curation.keep import capped, distinct, rewarded
 
-__all__ = ["Corpus", "capped", "conversation_example", "distinct", "relabelled", "rewarded", "spliced", "with_origin"]
+__all__ = [
+    "Corpus",
+    "capped",
+    "conversation_example",
+    "corrections",
+    "distinct",
+    "paired_corrections",
+    "relabelled",
+    "rewarded",
+    "spliced",
+    "with_origin",
+]
