@@ -41,9 +41,9 @@ OWN: dict[str, dict[str, Any]] = {
     "knowrl": {"seed_size": 12, "introspection_runs": 4},
     "ssr-zero": {"judge_probe_tasks": 2, "judge_tokens": 8},
     "rest-em": {"steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
-    "score": {"env": "revise:request=short", "stage_steps": 1},
-    "star": {"env": "revise:request=short", "steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
-    "pair-sft": {"env": "revise:request=short", "rounds": 0, "steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
+    "score": {"env": "revise:request=short", "export": "last", "stage_steps": 1},
+    "star": {"env": "revise:request=short", "export": "last", "steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
+    "pair-sft": {"env": "revise:request=short", "export": "last", "rounds": 0, "steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
     "fapo-genrm": {"tasks": "max5-flaws", "export": "last", "temperature": 3.0},
 }
 """Settings of a method's own: a crowd has several models; votes need whole answers; where nothing is solved, the best state is the first; and fewer judgements."""

@@ -39,13 +39,17 @@ def imitate_first(seed: int, settings: Mapping[str, Any], budget: str) -> Record
     if missing:
         raise InputError(f"the experiment has no setting {missing[0]!r}; expected a method and a task set")
     own = {name: value for name, value in settings.items() if name not in ("method", "model") and not name.startswith("warm_")}
-    taught = {"tasks": settings["tasks"], "model": settings.get("model", "tiny"), "seed": seed, **WARM_UP}
-    taught |= {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
     with shared_folder() as folder, tempfile.TemporaryDirectory() as scratch:
         trained = Path(scratch) / "run"
-        run = {**QUIET, "seed": seed, "model": str(warm_start(taught, folder)), "budget": budget, "steps": NO_STEP_LIMIT}
+        run = {**QUIET, "seed": seed, "model": str(warm_start(taught(seed, settings), folder)), "budget": budget, "steps": NO_STEP_LIMIT}
         etude.train(settings["method"], out=trained, **{**run, **own})
         return Record(Run.open(trained).metrics(), Budget.parse(budget), name=f"{settings['method']}, seed {seed}")
+
+
+def taught(seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The imitation that an experiment's settings begin with, as `warm_start` takes it."""
+    warm = {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
+    return {"tasks": settings["tasks"], "model": settings.get("model", "tiny"), "seed": seed, **WARM_UP, **warm}
 
 
 @contextmanager
