@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from etude.claim import Arm, Claim, Comparison, reported_seeds
 from etude.curation import corrections
+from etude.evals.measures import Final
 from etude.method import register
-from etude.methods.self_correction._corrections import CorrectionConfig, ImitatedCorrections
+from etude.methods.self_correction._corrections import FROM_COPIES, QUICK_START, CorrectionConfig, ImitatedCorrections, repeats_itself
 from etude.types import Trajectory
 
 
@@ -25,7 +27,24 @@ from etude.types import Trajectory
     title="STaR: Bootstrapping Reasoning With Reasoning",
     summary="rounds of imitating one's own second attempts that mended a wrong first one",
     config=CorrectionConfig,
-    claim=None,
+    claim=Claim(
+        statement="Imitating one's own corrections teaches second attempts to mend mistakes, and right answers after right ones keep it from spoiling them.",
+        expectation="From a model that repeats its answers, three rounds lift the greedy accuracy of second answers to held-out tasks by more than 10 points.",
+        arms=(
+            Arm("star", settings={"method": "star"}),
+            Arm("with right ones", "star", {"method": "star", "keep_right": True}),
+        ),
+        common=FROM_COPIES | {"rounds": 3, "tasks_per_round": 240, "group_size": 8, "steps_per_round": 20},
+        experiment="etude.experiments.second_looks:second_looks",
+        budget="100-steps",
+        tests=(
+            Comparison("gain of second answers", "star", None, Final("correct@2") - Final("correct@2_first"), margin=0.1),
+            Comparison("right answers are left alone", "with right ones", "star", Final("broken"), better="lower", role="ablation"),
+        ),
+        preconditions=repeats_itself("star"),
+        seeds=reported_seeds(3),
+        quick=QUICK_START | {"tasks_per_round": 8, "steps_per_round": 1, "rounds": 2},
+    ),
 )
 class STaR(ImitatedCorrections):
     """Keeps corrections that the policy made itself."""
