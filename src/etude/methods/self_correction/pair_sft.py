@@ -45,7 +45,7 @@ class PairSFTConfig(CorrectionConfig):
             Arm("pair-sft", settings={"method": "pair-sft"}),
             Arm("own corrections", "star", {"method": "star"}),
         ),
-        common=FROM_COPIES | {"rounds": 1, "tasks_per_round": 96, "group_size": 8, "steps_per_round": 40},
+        common={**FROM_COPIES, "rounds": 1, "tasks_per_round": 96, "group_size": 8, "steps_per_round": 40},
         experiment="etude.experiments.second_looks:second_looks",
         budget="100-steps",
         tests=(
@@ -54,7 +54,7 @@ class PairSFTConfig(CorrectionConfig):
         ),
         preconditions=repeats_itself("pair-sft"),
         seeds=reported_seeds(3),
-        quick=QUICK_START | {"tasks_per_round": 8, "steps_per_round": 1, "rounds": 1},
+        quick={**QUICK_START, "tasks_per_round": 8, "steps_per_round": 1, "rounds": 1},
     ),
 )
 class PairSFT(ImitatedCorrections):

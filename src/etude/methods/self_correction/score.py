@@ -93,7 +93,7 @@ class SCoReConfig(PolicyOptimizationConfig):
             Arm("larger reward", "score", {"method": "score", "stage_steps": 0, "alpha": 0.0, "later_weight": 11.0}),
             Arm("no first stage", "score", {"method": "score", "stage_steps": 0}),
         ),
-        common=FROM_COPIES | {"tasks_per_step": 12, "group_size": 8},
+        common={**FROM_COPIES, "tasks_per_step": 12, "group_size": 8},
         experiment="etude.experiments.second_looks:second_looks",
         budget="7680-rollouts",
         tests=(
@@ -114,7 +114,7 @@ class SCoReConfig(PolicyOptimizationConfig):
         ),
         tried="",
         seeds=reported_seeds(3),
-        quick=QUICK_START | {"stage_steps": 1},
+        quick={**QUICK_START, "stage_steps": 1},
     ),
 )
 class SCoRe(PolicyOptimization):

@@ -34,7 +34,7 @@ from etude.types import Trajectory
             Arm("star", settings={"method": "star"}),
             Arm("with right ones", "star", {"method": "star", "keep_right": True}),
         ),
-        common=FROM_COPIES | {"rounds": 3, "tasks_per_round": 240, "group_size": 8, "steps_per_round": 20},
+        common={**FROM_COPIES, "rounds": 3, "tasks_per_round": 240, "group_size": 8, "steps_per_round": 20},
         experiment="etude.experiments.second_looks:second_looks",
         budget="100-steps",
         tests=(
@@ -43,7 +43,7 @@ from etude.types import Trajectory
         ),
         preconditions=repeats_itself("star"),
         seeds=reported_seeds(3),
-        quick=QUICK_START | {"tasks_per_round": 8, "steps_per_round": 1, "rounds": 2},
+        quick={**QUICK_START, "tasks_per_round": 8, "steps_per_round": 1, "rounds": 2},
     ),
 )
 class STaR(ImitatedCorrections):
