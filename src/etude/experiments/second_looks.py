@@ -12,8 +12,8 @@ from etude.errors import InputError
 from etude.evals.measures import Average, Final, First, Measure
 from etude.experiments.imitate_first import imitate_first, shared_folder, taught, warm_start
 
-CHECKED = 128
-"""Held-out tasks that the start's written checks are counted on."""
+CHECKED, SAMPLES = 128, 8
+"""Held-out tasks that the start's written checks are counted on, and episodes of each: checks may be rare."""
 HELD_OUT = ("correct@1", "correct@2", "delta", "fixed", "broken", "fix_rate", "break_rate", "changed")
 """Of `etude.evals.revision`, at the temperature of the run's evaluations."""
 
@@ -40,13 +40,13 @@ def second_looks(seed: int, settings: Mapping[str, Any], budget: str) -> dict[st
 
 
 def written_checks(model: Path, tasks: str) -> tuple[float, float]:
-    """How many of a model's second answers to held-out tasks hold an equation, as a share, and the accuracy of those (NaN where none does)."""
+    """How many of a model's second answers to held-out tasks hold an equation, as a share, and the accuracy of those (0 where none does)."""
     from etude.evals.evaluate import evaluate
     from etude.models.language import LanguageModel
     from etude.tasks.loading import load_tasks
 
     task_set = load_tasks(tasks)
-    evaluation = evaluate(LanguageModel.load(str(model)), task_set, tasks=list(task_set.held_out())[:CHECKED], samples=2)
+    evaluation = evaluate(LanguageModel.load(str(model)), task_set, tasks=list(task_set.held_out())[:CHECKED], samples=SAMPLES)
     attempts = [t for row in evaluation.trajectories for t in row]
     written = [t.correct for t in attempts if "=" in t.last_text]
-    return len(written) / len(attempts), sum(written) / len(written) if written else float("nan")
+    return len(written) / len(attempts), sum(written) / len(written) if written else 0.0

@@ -20,7 +20,7 @@ from etude.types import Metrics, Task, Trajectory, mean, trajectories_of
 FROM_COPIES: Mapping[str, Any] = {
     "tasks": "check-and-fix:pool=128",
     "warm_tasks": "check-and-fix:copies=0.85,edits=0.05,misses=0.5",
-    "warm_steps": 40,
+    "warm_steps": 80,
     "warm_lr": 1e-3,
     "lr": 3e-4,
     "eval_tasks": 256,
