@@ -118,10 +118,10 @@ class SCoReConfig(PolicyOptimizationConfig):
                 otherwise="plain reinforcement does not get to where a second look has nothing left to add in training",
             ),
         ),
-        tried="Little, and not these settings. On seed 0, 40 steps of lessons of which a tenth show a check (copies 0.85, edits 0.05, misses 0.5) gave a start that repeats every "
-        "answer when it is greedy (28.9 % right both times, 128 tasks), and at temperature 1 writes a check in 7.8 % of its second answers, three in four of them right. From "
-        "there plain reinforcement found the check by itself, in 8 steps of 64 episodes on a pool of 64 problems (learning rate 3e-4): greedy accuracy went from 29.2 % to 16.7 % at "
-        "the first answer and to 93.8 % at the second (48 tasks). So checks are made rarer in the lessons here and the pool smaller, without having been run. SCoRe's own arms were not run.",
+        tried="Little, and not these settings. On seed 0, 40 steps of lessons of which a tenth show a check (copies 0.85, edits 0.05, misses 0.5) gave a start that "
+        "repeats every answer when it is greedy (28.9 % right both times, 128 tasks), and at temperature 1 writes a check in 7.8 % of its second answers, three in four of "
+        "them right. From there plain reinforcement found the check by itself, in 8 steps of 64 episodes on a pool of 64 problems: greedy accuracy went from 29.2 % to "
+        "16.7 % at the first answer and to 93.8 % at the second (48 tasks). So checks are made rarer here and the pool smaller. With these settings nothing was run yet.",
         seeds=reported_seeds(3),
         quick={**QUICK_START, "stage_steps": 1},
     ),
