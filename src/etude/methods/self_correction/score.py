@@ -119,11 +119,12 @@ class SCoReConfig(PolicyOptimizationConfig):
             ),
         ),
         tried="Parts, on seed 0; SCoRe's own arm was not run. 40 steps of lessons of which a tenth show a check (copies 0.85, edits 0.05, misses 0.5) gave a start that "
-        "repeats every answer when it is greedy (28.9 % right both times, 128 tasks), and at temperature 1 checks in 7.8 % of its second answers, three in four of them right. From "
-        "there plain reinforcement found the check by itself, in 8 steps of 64 episodes on a pool of 64 problems: greedy accuracy went from 29.2 % to 16.7 % at the first "
-        "answer and to 93.8 % at the second (48 tasks). With the lessons here (56 steps) the start is right in 24.2 % both times and checks in 3.5 % of its second answers, "
-        "5 of 9 checks right. 18 steps of plain reinforcement, 64 episodes each, pool of 32, then took first answers in training from 31 % to 50 %, and greedy held-out ones "
-        "from 24.2 % to 18.0 %, second ones to 43.8 %: the check is found here too, only later. Whether the preconditions hold after 80 steps is open.",
+        "repeats every answer when it is greedy (28.9 % right both times, 128 tasks), and at temperature 1 checks in 7.8 % of its second answers, three in four of "
+        "them right. From there plain reinforcement found the check by itself, in 8 steps of 64 episodes on a pool of 64 problems: greedy accuracy went from 29.2 % "
+        "to 16.7 % at the first answer and to 93.8 % at the second (48 tasks). With the lessons here (56 steps) the start is right in 24.2 % both times and checks "
+        "in 3.5 % of its second answers, 5 of 9 checks right. 18 steps of plain reinforcement, 64 episodes each, pool of 32, then took first answers in training "
+        "from 31 % to 50 %, and greedy held-out ones from 24.2 % to 18.0 %, second ones to 43.8 %: the check is found here too, only later. Whether the "
+        "preconditions hold after 80 steps is open.",
         seeds=reported_seeds(3),
         quick={**QUICK_START, "stage_steps": 1},
     ),
