@@ -43,6 +43,9 @@ OWN: dict[str, dict[str, Any]] = {
     "rest-em": {"steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
     "b-star": {"steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4, "temperatures": (0.8, 1.2), "search_tasks": 2},
     "cosc": {"tasks": "small-programs", "steps_per_round": 1, "tasks_per_round": 4, "rounds": 3, "export": "last"},
+    "score": {"env": "revise:request=short", "export": "last", "stage_steps": 1},
+    "star": {"env": "revise:request=short", "export": "last", "steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
+    "pair-sft": {"env": "revise:request=short", "export": "last", "rounds": 0, "steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
     "fapo-genrm": {"tasks": "max5-flaws", "export": "last", "temperature": 3.0},
 }
 """Settings of a method's own: a crowd has several models; votes need whole answers; where nothing is solved, the best state is the first; and fewer judgements."""
@@ -51,7 +54,7 @@ UNDEFINED = {"sft": NO_ROLLOUTS, "otr": NO_ROLLOUTS}
 """Metrics that have no value for a method: imitation judges and samples nothing."""
 
 
-TURNS = {"cosc": 4}
+TURNS = {"cosc": 4, "score": 2, "star": 2, "pair-sft": 2}
 """Turns of an attempt at most, for methods whose attempts have several."""
 
 
@@ -104,7 +107,7 @@ def test_a_method_trains_accounts_and_exports(whole: Whole) -> None:
     moved = [float((a - b).detach().abs().max()) for a, b in zip(exported.parameters(), shipped.parameters(), strict=True)]
     assert max(moved) > 0
     assert len(AutoTokenizer.from_pretrained(run / "model")) == exported.config.vocab_size
-    asked = {name: whole.settings[name] for name in ("tasks", "reward", "max_new_tokens") if name in whole.settings}
+    asked = {name: whole.settings[name] for name in ("tasks", "reward", "env", "max_new_tokens") if name in whole.settings}
     again = etude.evaluate(run, samples=2, tasks_limit=4, max_turns=8, threads=1, **asked)
     # Of several models the run's measurements are means, and the exported one in front has a score of its own.
     after = {"eval/pass@1": summary.after["eval/tiny/pass@1"]} if "eval/tiny/pass@1" in summary.after else summary.after

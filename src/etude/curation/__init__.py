@@ -5,6 +5,7 @@ It stands between rewards and objective. Functions take trajectories and return 
 
 from etude.curation.balance import Balance, balance, best_first, filled_evenly
 from etude.curation.corpus import Corpus
+from etude.curation.corrections import corrections, paired_corrections
 from etude.curation.examples import conversation_example, relabelled, spliced, with_origin
 from etude.curation.keep import capped, distinct, rewarded, share_weights
 
@@ -15,8 +16,10 @@ __all__ = [
     "best_first",
     "capped",
     "conversation_example",
+    "corrections",
     "distinct",
     "filled_evenly",
+    "paired_corrections",
     "relabelled",
     "rewarded",
     "share_weights",

@@ -11,7 +11,7 @@ from typing import Any
 from etude.durable import replace_file
 from etude.evals.passk import summarise
 from etude.evals.program_rounds import round_metrics
-from etude.evals.revision import revised
+from etude.evals.revision import corrected_votes, revised
 from etude.evals.soundness import soundness
 from etude.ledger import Ledger
 from etude.models.language import LanguageModel
@@ -109,7 +109,7 @@ def measured(task_set: TaskSet, tasks: Sequence[Task], rows: Sequence[Sequence[T
         formats=[[t.rewards["format"] for t in row] for row in rows] if all("format" in t.rewards for t in flat) else None,
     )
     metrics["eval/reward"] = mean([t.reward for t in flat])
-    of_kinds = soundness(task_set, flat) | revised(flat, task_set.answer_in) | round_metrics(flat)
+    of_kinds = soundness(task_set, flat) | revised(flat, task_set.answer_in) | corrected_votes(rows, task_set.answer_in) | round_metrics(flat)
     metrics |= {f"eval/{name}": value for name, value in of_kinds.items()}
     metrics["eval/truncated"] = mean([float(t.stop_reason == "length") for t in flat])
     return metrics

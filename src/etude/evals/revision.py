@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
+from etude.evals.passk import maj_at_k, vote_labels
 from etude.tasks.revisions import ANSWERS, VERDICTS, attempts_of
 from etude.types import Metrics, Trajectory
 
@@ -122,6 +123,28 @@ def revised(trajectories: Sequence[Trajectory], answer_in: Callable[[str], str |
     """`revision_metrics` of episodes with several attempts; empty where there are none."""
     several = [t for t in trajectories if len(t.tags.get(VERDICTS, ())) > 1]
     return revision_metrics(Rounds.of(several, answer_in)) if several else {}
+
+
+def corrected_votes(rows: Sequence[Sequence[Trajectory]], answer_in: Callable[[str], str | None]) -> Metrics:
+    """Two ways to spend the same attempts on a task and then vote: K episodes of R attempts, whose last answers vote, or K * R first answers (SCoRe, arXiv:2409.12917).
+
+    rows: judged episodes, one row a task, one column a sample; K is a row's length over R, rounded down. `maj@K_corrected` and `maj@N_first`, N being K * R. Empty where
+    K is below 2, and where an episode broke off or could not be judged.
+    """
+    attempts = [[t.tags.get(VERDICTS, ()) for t in row] for row in rows]
+    count = max((len(v) for row in attempts for v in row), default=0)
+    voters = min((len(row) for row in rows), default=0) // count if count > 1 else 0
+    if voters < 2 or any(len(v) != count or any(x != x for x in v) for row in attempts for v in row):
+        return {}
+
+    answers = [Rounds.of(row, answer_in).answers for row in rows]
+
+    def worth(number: int, k: int) -> float:
+        labels = [vote_labels([given[number] for given in row]) for row in answers]
+        scores = [[float(v[number]) for v in row] for row in attempts]
+        return _mean([maj_at_k(a, b, k) for a, b in zip(labels, scores, strict=True)])
+
+    return {f"maj@{voters}_corrected": worth(-1, voters), f"maj@{voters * count}_first": worth(0, voters * count)}
 
 
 def edit_ratio(first: str, second: str) -> float:

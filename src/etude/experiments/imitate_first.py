@@ -50,13 +50,17 @@ def started_warm(seed: int, settings: Mapping[str, Any], budget: str) -> Iterato
     if missing:
         raise InputError(f"the experiment has no setting {missing[0]!r}; expected a method and a task set")
     own = {name: value for name, value in settings.items() if name not in ("method", "model") and not name.startswith("warm_")}
-    taught = {"tasks": settings["tasks"], "model": settings.get("model", "tiny"), "seed": seed, **WARM_UP}
-    taught |= {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
     with shared_folder() as folder, tempfile.TemporaryDirectory() as scratch:
-        trained, start = Path(scratch) / "run", warm_start(taught, folder)
+        trained, start = Path(scratch) / "run", warm_start(taught(seed, settings), folder)
         run = {**QUIET, "seed": seed, "model": str(start), "budget": budget, "steps": NO_STEP_LIMIT}
         etude.train(settings["method"], out=trained, **{**run, **own})
         yield start, Run.open(trained)
+
+
+def taught(seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The imitation that an experiment's settings begin with, as `warm_start` takes it."""
+    warm = {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
+    return {"tasks": settings["tasks"], "model": settings.get("model", "tiny"), "seed": seed, **WARM_UP, **warm}
 
 
 @contextmanager

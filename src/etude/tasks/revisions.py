@@ -23,6 +23,8 @@ VERDICTS = "verdicts"
 """Tag of an episode of several attempts: how right each of them was, in order, those of its starting point included."""
 ANSWERS = "answers"
 """Tag of an episode whose attempts are no turns of their own: the final answer of each of them, None where none could be read."""
+ATTEMPT_REWARDS = "attempt_rewards"
+"""Tag of an episode of several attempts: the reward of each of them by the task set's weights."""
 REQUESTS = {
     "standard": "Check the solution above. It may hold an error. If you find one, correct it; in any case write the whole solution once more and state the final answer "
     "in the same form as before.",
@@ -95,11 +97,11 @@ class RevisionEnvironment(Environment):
     """Asks for another look until there have been `turns` attempts."""
 
     def __init__(self, request: str, turns: int) -> None:
-        self._request, self._turns = request, turns
+        self.request, self._turns = request, turns
         self._said, self._attempts = "", 0
 
     def reset(self, task: Task) -> Sequence[Message]:
-        self._said, self._attempts = asking_again(self._request, task).content, len(given_attempts(task))
+        self._said, self._attempts = asking_again(self.request, task).content, len(given_attempts(task))
         if self._attempts >= self._turns:
             raise InputError(f"task {task.id!r} begins after {self._attempts} attempts, and an episode has {self._turns}; expected fewer, or more turns")
         return task.opening
@@ -113,6 +115,25 @@ class RevisionEnvironment(Environment):
 
     def restore(self, state: tuple[str, int]) -> None:
         self._said, self._attempts = state
+
+
+def request_between_attempts(task_set: TaskSet, who: str) -> str:
+    """The request that follows an attempt at tasks that are answered several times over. Raises InputError for other tasks, and where a reward sees the last attempt
+    alone; `who` is the method that asks."""
+    from etude.tasks.user_reward import RewardedTaskSet
+
+    environment = task_set.environment()
+    if environment is not None:
+        environment.close()
+    if not isinstance(environment, RevisionEnvironment):
+        raise InputError(
+            f"{task_set.name} asks for one answer, and {who} learns from several to the same question; add --env revise, or take --tasks check-and-fix"
+        )
+    if isinstance(task_set, RewardedTaskSet):
+        raise InputError(
+            f"--reward judges the last answer of {task_set.name} alone, and {who} needs every one judged; give it single-turn tasks and --env revise"
+        )
+    return environment.request
 
 
 def asking_again(request: str, task: Task) -> Message:
@@ -141,15 +162,17 @@ def judge_attempts(
 ) -> Mapping[str, float]:
     """Judge every attempt of an episode as if it stood alone; returns the components of the last one.
 
-    judge: components of an episode of one turn. Each attempt's reward by `weights` is written onto its segment, and all verdicts into the tag VERDICTS.
+    judge: components of an episode of one turn. Each attempt's reward by `weights` is written onto its segment, and all of them into the tags ATTEMPT_REWARDS and VERDICTS.
     """
     tags = {name: value for name, value in trajectory.tags.items() if not name.startswith("environment_")}
     given = [Segment([], "policy", text) for text in given_attempts(trajectory.task)]
     verdicts: list[float] = []
+    rewards: list[float] = []
     components: Mapping[str, float] = {}
     for segment in [*given, *(s for s in trajectory.segments if s.author == "policy")]:
         components = judge(replace(trajectory, segments=[segment], tags=dict(tags)))
         segment.reward = total(components, weights)
+        rewards.append(segment.reward)
         verdicts.append(components.get("correct", min(1.0, max(0.0, segment.reward))))
-    trajectory.tags[VERDICTS] = verdicts
+    trajectory.tags |= {VERDICTS: verdicts, ATTEMPT_REWARDS: rewards}
     return components

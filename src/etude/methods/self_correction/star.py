@@ -1,0 +1,53 @@
+"""STaR over corrections: imitate one's own episodes in which a wrong answer was mended (after Zelikman et al., arXiv:2203.14465).
+
+A task is attempted twice, with a request for another look in between. Of the policy's own episodes those are kept that end with a wrong attempt and a right one, and the
+last attempt is imitated, the earlier ones only read. Then again, with the policy that came out of it.
+
+This is how SCoRe's authors applied STaR, as a method to do better than. What they saw goes wrong in it is worth watching for: where few episodes mend anything, there is
+little to learn from; and a policy that is only shown mistakes to mend comes to change right answers too, which `keep_right` is against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from etude.claim import Arm, Claim, Comparison, reported_seeds
+from etude.curation import corrections
+from etude.evals.measures import Final
+from etude.method import register
+from etude.methods.self_correction._corrections import FROM_COPIES, QUICK_START, CorrectionConfig, ImitatedCorrections, repeats_itself
+from etude.types import Trajectory
+
+
+@register(
+    slug="star",
+    name="STaR on corrections",
+    family="self_correction",
+    paper="2203.14465",
+    title="STaR: Bootstrapping Reasoning With Reasoning",
+    summary="rounds of imitating one's own second attempts that mended a wrong first one",
+    config=CorrectionConfig,
+    claim=Claim(
+        statement="Imitating one's own corrections teaches second attempts to mend mistakes, and right answers after right ones keep it from spoiling them.",
+        expectation="From a model that repeats its answers, three rounds lift the greedy accuracy of second answers to held-out tasks by more than 10 points.",
+        arms=(
+            Arm("star", settings={"method": "star"}),
+            Arm("with right ones", "star", {"method": "star", "keep_right": True}),
+        ),
+        common={**FROM_COPIES, "rounds": 3, "tasks_per_round": 240, "group_size": 8, "steps_per_round": 20},
+        experiment="etude.experiments.second_looks:second_looks",
+        budget="100-steps",
+        tests=(
+            Comparison("gain of second answers", "star", None, Final("correct@2") - Final("correct@2_first"), margin=0.1),
+            Comparison("right answers are left alone", "with right ones", "star", Final("broken"), better="lower", role="ablation"),
+        ),
+        preconditions=repeats_itself("star"),
+        seeds=reported_seeds(3),
+        quick={**QUICK_START, "tasks_per_round": 8, "steps_per_round": 1, "rounds": 2},
+    ),
+)
+class STaR(ImitatedCorrections):
+    """Keeps corrections that the policy made itself."""
+
+    def corrected(self, episodes: Sequence[Trajectory]) -> list[Trajectory]:
+        return corrections(episodes, keep_right=self.config.keep_right)
