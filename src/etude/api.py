@@ -149,9 +149,7 @@ def measure(model: str | Path | LanguageModel, config: MeasureConfig) -> Evaluat
     return evaluate_policy(policy, task_set, tasks=tasks, max_turns=config.max_turns, **options)
 
 
-def self_correction(
-    model: str | Path | LanguageModel, config: SelfCorrectionConfig, *, done: Callable[[str, int], None] = lambda arm, rounds: None
-) -> Report:
+def self_correction(model: str | Path | LanguageModel, config: SelfCorrectionConfig, *, done: Callable[[str, int], None] = lambda arm, rounds: None) -> Report:
     """Ask a model the same questions again and again, freely and by choosing among options: what `etude eval MODEL --protocol self-correction` does.
 
     model: as of `evaluate`. `done` hears of an arm's name and how many of its rounds are complete. Raises InputError for whatever cannot be used.

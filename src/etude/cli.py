@@ -174,7 +174,8 @@ def _train_help(rest: list[str]) -> int:
         raise InputError(f"no method stands before {rest[0]}; expected one first, as in `etude train grpo {rest[0]} …`. `etude train` lists them")
     table = Table.grid(padding=(0, 3, 0, 0))
     for entry in entries():
-        table.add_row(f"  [bold]{entry.slug}[/]", entry.summary)
+        if entry.evolves != "nothing":
+            table.add_row(f"  [bold]{entry.slug}[/]", entry.summary)
     console.print(TRAIN_HELP, highlight=False, soft_wrap=True)
     console.print(table)
     return 0 if asked else 2

@@ -199,7 +199,7 @@ def number_in(text: str, responses: Sequence[str], random: Random) -> int:
 def settle(items: Sequence[PairedItem], logs: Sequence[Sequence[Answered]], arm: Arm, responder: Responder) -> list[tuple[float, float]]:
     """Generate, then choose: the different answers that an item's rounds gave become options, and the model chooses among them once.
 
-    Returns the verdict of each item's chosen answer and the tokens that choosing took. Where one answer was given alone it stands; a choice that cannot be read leaves the last.
+    Returns the verdict of each item's chosen answer and the tokens that choosing took. A lone answer stands; a choice that cannot be read leaves the last one.
     """
     found: list[dict[str, Answered]] = [{r.answer: r for r in log if r.answer is not None} for log in logs]
     places = [i for i, answers in enumerate(found) if len(answers) > 1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +121,7 @@ def states(rounds: Rounds) -> NDArray[np.int64]:
 def transitions(rounds: Rounds) -> NDArray[np.int64]:
     """[R - 1, 3, 3] items that go from one of STATES (axis 1) to another (axis 2) between neighbouring rounds."""
     kinds = states(rounds).T
-    steps = [[[int(((a == i) & (b == j)).sum()) for j in range(3)] for i in range(3)] for a, b in zip(kinds[:-1], kinds[1:], strict=True)]
+    steps = [[[int(((a == i) & (b == j)).sum()) for j in range(3)] for i in range(3)] for a, b in pairwise(kinds)]
     return np.array(steps, dtype=np.int64).reshape(-1, 3, 3)
 
 
