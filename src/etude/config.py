@@ -315,6 +315,34 @@ class SelfCorrectionConfig:
 
 
 @dataclass
+class ChatConfig:
+    """How a conversation in the terminal goes."""
+
+    turns: Count = 1
+    """Further looks at each answer."""
+    request: str | None = None
+    """What asks for another look: `standard`, `short`, or a text file, in which {question} stands for what was asked. Default: `short` for tiny, else `standard`."""
+    feedback: bool = False
+    """Before each further answer, ask what is wrong with the last one, and show what the model says to that."""
+    system: str | None = None
+    """A system message to begin with."""
+    temperature: NonNegative = 0.7
+    """Temperature of answers (0: greedy)."""
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Draw from the most likely tokens that together have this probability (1: from all)."""
+    max_new_tokens: AtLeastOne = 512
+    """Tokens of an answer at most."""
+    seed: int = 0
+    """Seed of every random choice."""
+    device: str = "auto"
+    """Where the model lives: `auto`, `cpu`, `cuda`, `cuda:1`."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights; `auto` is float32 on CPU and bfloat16 on GPU."""
+    threads: Count = 0
+    """CPU threads for torch (0: its own default)."""
+
+
+@dataclass
 class CompareConfig:
     """The comparison."""
 

@@ -30,7 +30,8 @@ class MethodCard:
     """What a method says of itself.
 
     `evolves` is what the judgement changes (weights, memory, skills, code; `nothing` for a study, which only measures); `signal` where the judgement comes from
-    (verifier, demonstrations, preferences; votes, agreement, self-judge, judge, confidence, entropy); `rollouts` how experience is gathered (group, partial, adaptive, tree, follow-up, none).
+    (verifier, demonstrations, preferences; votes, agreement, self-judge, judge, confidence, entropy); `rollouts` how experience is gathered (group, partial, adaptive,
+    tree, follow-up, none).
     """
 
     slug: str

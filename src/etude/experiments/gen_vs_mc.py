@@ -112,7 +112,8 @@ def planted_rates(name: str, seed: int, items: int) -> tuple[dict[str, float], R
     """What the protocol measures of a scripted model, and how far that is from what was planted, in standard errors.
 
     `rate_error`, `accuracy_error`: the largest over rounds, of fix and break rates and of accuracy; `inertia_error`. `flips`: share of steps that mended or spoilt.
-    `imbalance`: the largest difference of mended and spoilt items in a round, in standard errors of a fair coin. Also `inertia`, `best_round`, `late_loss` and `gain`, last less first.
+    `imbalance`: the largest difference of mended and spoilt items in a round, in standard errors of a fair coin. Also `inertia`,
+    `best_round`, `late_loss` and `gain`, last less first.
     """
     planted = SCRIPTED[name]
     task_set = load_tasks(f"arithmetic:held_out_tasks={items}")
