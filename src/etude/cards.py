@@ -74,8 +74,9 @@ def _studies() -> dict[str, tuple[str, Listing]]:
     for folder in package.__path__:
         for entry in pkgutil.iter_modules([folder]):
             for node in ast.parse((Path(folder) / f"{entry.name}.py").read_text()).body:
-                named = isinstance(node, ast.Assign) and [t.id for t in node.targets if isinstance(t, ast.Name)] == [STUDY_CARD]
-                card = _card_of(node.value) if named and isinstance(node.value, ast.Call) else None
+                if not isinstance(node, ast.Assign) or [t.id for t in node.targets if isinstance(t, ast.Name)] != [STUDY_CARD]:
+                    continue
+                card = _card_of(node.value) if isinstance(node.value, ast.Call) else None
                 if card is not None:
                     found[card.card.slug] = (f"{package.__name__}.{entry.name}", card)
     return found

@@ -162,7 +162,6 @@ class Chat:
     def _exchange(self, question: str) -> None:
         """One question: a first answer and the further looks at it."""
         from etude.tasks.templates import filled
-        from etude.types import Message
 
         self.questions.append(len(self.messages))
         before = self._turn("attempt 1" if self.turns else "", question)

@@ -113,7 +113,7 @@ def _occurs(report: Report, name: str) -> bool:
 def _chart(report: Report, name: str, title: str, note: str, *, share: bool) -> Chart:
     lines = [_line(arm.name, arm.curves[name]) if name in arm.curves else Line(arm.name, [], []) for arm in report.arms]
     last = len(report.arms[0].tokens) - 1
-    labels = {k: str(k) for k in range(last + 1)}
+    labels = {float(k): str(k) for k in range(last + 1)}
     return Chart(title, note, lines, percent if share else number, share=share, x_name="round", x_labels=labels, x_range=(0, last))
 
 
