@@ -9,7 +9,22 @@ import pytest
 
 from etude.cli import main
 
-SMALL = ["--protocol", "self-correction", "--prompts", "short", "--tasks-limit", "4", "--rounds", "2", "--threads", "1", "--device", "cpu", "--resamples", "100"]
+SMALL = [
+    "--protocol",
+    "self-correction",
+    "--prompts",
+    "short",
+    "--tasks-limit",
+    "4",
+    "--rounds",
+    "2",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+    "--resamples",
+    "100",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +40,14 @@ def test_rounds_of_a_model_go_to_the_terminal_a_file_and_a_page(capsys: pytest.C
     flags = ["--tasks", "own.jsonl", "--option-logits", "--settle", "--max-new-tokens", "24", "--out", "own.json"]
     assert main(["eval", "tiny", *SMALL, *flags]) == 0
     shown = capsys.readouterr().out
-    for text in ("generation, baseline", "choice, baseline", "p against round 0", "choose among own answers", "oracle (knows the answers)", "margin of choice 0"):
+    for text in (
+        "generation, baseline",
+        "choice, baseline",
+        "p against round 0",
+        "choose among own answers",
+        "oracle (knows the answers)",
+        "margin of choice 0",
+    ):
         assert text in shown
     found = json.loads(Path("own.json").read_text())
     assert [len(found["items"]), *(len(arm["answers"][0]) for arm in found["arms"]), len(found["arms"][0]["answers"][0][0])] == [4, 4, 4, 3]

@@ -22,6 +22,7 @@ from etude.evals.stop_policies import stop_rounds
 from etude.models.endpoint import Reply
 from etude.models.responders import Asked
 from etude.models.sampling import SamplingParams
+from etude.tasks.builtin.arithmetic import Arithmetic
 from etude.tasks.loading import load_tasks
 from etude.tasks.paired import PairedItem
 from etude.tasks.paired_prompts import SCRIPTS
@@ -156,7 +157,7 @@ def test_the_answers_of_all_rounds_are_options_in_the_end() -> None:
 def test_equal_texts_are_judged_once() -> None:
     calls: list[str] = []
 
-    class Moody(type(TASKS)):
+    class Moody(Arithmetic):
         def verify(self, task: Task, text: str) -> dict[str, float]:
             calls.append(text)
             return {"correct": float(len(calls) == 1)}

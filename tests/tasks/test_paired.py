@@ -8,6 +8,7 @@ import pytest
 
 from etude.errors import InputError
 from etude.tasks.base import TaskSet
+from etude.tasks.builtin.arithmetic import Arithmetic
 from etude.tasks.loading import load_tasks
 from etude.tasks.paired import PairedItem, letter_in, near_misses, paired_items
 from etude.tasks.paired_prompts import SCRIPTS, script_of
@@ -47,7 +48,7 @@ def test_options_of_ones_own_are_named_by_text_or_letter(answer: str, options: l
     ],
 )
 def test_options_that_cannot_be_used_are_named(given: Task, said: str) -> None:
-    class Lenient(type(ARITHMETIC)):  # A verifier that takes anything has no near misses.
+    class Lenient(Arithmetic):  # A verifier that takes anything has no near misses.
         def verify(self, task: Task, text: str) -> dict[str, float]:
             return {"correct": 1.0}
 
@@ -57,7 +58,7 @@ def test_options_that_cannot_be_used_are_named(given: Task, said: str) -> None:
 
 @pytest.mark.parametrize(("reference", "kind"), [("3.50", str), ("rudo beki lasha", str), ("abcd", str)])
 def test_near_misses_of_other_answers_than_whole_numbers(reference: str, kind: type) -> None:
-    class Exact(type(ARITHMETIC)):
+    class Exact(Arithmetic):
         def judge(self, task: Task, answer: str) -> bool:
             return answer == reference
 

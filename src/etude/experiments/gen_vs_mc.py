@@ -18,7 +18,7 @@ from annotated_types import Ge
 
 from etude.claim import Arm as ClaimArm
 from etude.claim import Claim, Comparison, Precondition
-from etude.config import SelfCorrectionConfig
+from etude.config import AtLeastOne, SelfCorrectionConfig
 from etude.errors import InputError, nearest
 from etude.evals.asking_again import Arm, Verdicts, ask_again
 from etude.evals.measures import Final
@@ -33,7 +33,7 @@ from etude.models.sampling import SamplingParams, stream_key
 from etude.tasks.base import TaskSet
 from etude.tasks.loading import load_tasks
 from etude.tasks.paired import Form, PairedItem
-from etude.types import Message
+from etude.types import Message, mean
 from etude.viewer.charts import Chart, Line
 from etude.viewer.numbers import percent
 
@@ -273,8 +273,8 @@ class StudySettings:
 
     items: Annotated[int, Ge(10)] = 4000
     """Questions, each asked in six rounds."""
-    seed: int = 0
-    """Seed of every random choice."""
+    seeds: AtLeastOne = 1
+    """Seeds, counted from 0, over which the numbers are means."""
     models: tuple[str, ...] = field(default=tuple(SCRIPTED))
     """Scripted models: `generation`, `choice`, `copies`, `coin`."""
 
@@ -284,20 +284,24 @@ def study(settings: StudySettings) -> Findings:
     unknown = [name for name in settings.models if name not in SCRIPTED]
     if unknown:
         raise InputError(f"there is no scripted model {unknown[0]!r}.{nearest(unknown[0], SCRIPTED)} Expected some of {', '.join(SCRIPTED)}")
-    found = {name: planted_rates(name, settings.seed, settings.items) for name in settings.models}
+    found: dict[str, dict[str, Any]] = {}
+    for name in settings.models:
+        runs = [planted_rates(name, seed, settings.items) for seed in range(settings.seeds)]
+        found[name] = {key: mean([values[key] for values, _ in runs]) for key in runs[0][0]}
+        found[name]["accuracy"] = np.mean([rounds.accuracy for _, rounds in runs], axis=0).tolist()
     columns = ("model", "first", "best", "last", "inertia", "rates off by", "accuracy off by", "inertia off by")
     rows = [
         [
             name,
-            *(f"{value:.3f}" for value in (rounds.accuracy[0], rounds.accuracy.max(), rounds.accuracy[-1], values["inertia"])),
+            *(f"{value:.3f}" for value in (values["accuracy"][0], max(values["accuracy"]), values["accuracy"][-1], values["inertia"])),
             *(f"{values[key]:.1f} SE" for key in ("rate_error", "accuracy_error", "inertia_error")),
         ]
-        for name, (values, rounds) in found.items()
+        for name, values in found.items()
     ]
-    lines = [Line(name, list(range(rounds.right.shape[1])), rounds.accuracy.tolist()) for name, (_, rounds) in found.items()]
-    chart = Chart("Accuracy by round", f"scripted models, {settings.items} questions", lines, percent, share=True, x_name="round")
+    asked = f"{settings.items} questions, six rounds, {settings.seeds} seed{'s' if settings.seeds > 1 else ''}"
+    lines = [Line(name, list(range(len(values["accuracy"]))), values["accuracy"]) for name, values in found.items()]
     return Findings(
-        values={name: values | {"accuracy": rounds.accuracy.tolist()} for name, (values, rounds) in found.items()},
-        tables=(Table(f"{settings.items} questions, six rounds; SE: standard errors, the largest over rounds", columns, rows),),
-        charts={"gen-vs-mc-accuracy": chart},
+        values=found,
+        tables=(Table(f"{asked}; SE: standard errors, the largest over rounds", columns, rows),),
+        charts={"gen-vs-mc-accuracy": Chart("Accuracy by round", f"scripted models, {asked}", lines, percent, share=True, x_name="round")},
     )
