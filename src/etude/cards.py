@@ -13,6 +13,7 @@ import pkgutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def is_own(slug: str) -> bool:
     return slug in built_in_methods() or slug in studies()
 
 
+@cache
 def _studies() -> dict[str, tuple[str, Listing]]:
     import etude.experiments as package
 
