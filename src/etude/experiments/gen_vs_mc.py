@@ -38,6 +38,10 @@ from etude.viewer.charts import Chart, Line
 from etude.viewer.numbers import percent
 
 
+FAR = 1e6
+"""Standard errors of what is impossible: results are finite numbers."""
+
+
 @dataclass(frozen=True)
 class Planted:
     """How a scripted model behaves: right at first with `start`; then, in round k from 1, a wrong answer is mended with fix[k - 1] and a right one spoilt with broke[k - 1].
@@ -143,16 +147,17 @@ def planted_rates(name: str, seed: int, items: int) -> tuple[dict[str, float], R
 
 
 def _error(seen: int, of: int, chance: float) -> float:
-    """How many standard errors a share is from its chance. What cannot happen, or has to, is infinitely far off where it does otherwise: 1e6."""
+    """How many standard errors a share is from its chance: FAR where what cannot happen has happened, or the reverse."""
     spread = math.sqrt(chance * (1 - chance) * of)
-    return abs(seen - chance * of) / spread if spread else (0.0 if seen == chance * of else 1e6)
+    return abs(seen - chance * of) / spread if spread else (0.0 if seen == chance * of else FAR)
 
 
 def fresh_draws(policy: Any, task_set: TaskSet, seed: int, items: int, *, history: bool) -> dict[str, float]:
     """Both formats on a real model. With each format's name in front: `inertia`, `change_rate`, `drift`, `unread`, `first` and `last` accuracy.
 
     `leak`: without history the last answer is one more independent draw, so that staying with a wrong first answer should be as frequent as giving it again in another run;
-    the difference, in standard errors. `imbalance`: as many items should be mended as spoilt in every round; the largest difference, in standard errors.
+    the difference, in standard errors. `imbalance`: as many items should be mended as spoilt in every round; the largest difference, in standard errors. A share of answers
+    of which there is none is 0.
     """
     from etude.models.responders import LocalResponder
 
@@ -175,10 +180,10 @@ def fresh_draws(policy: Any, task_set: TaskSet, seed: int, items: int, *, histor
             "unread": float(counted["unread"].over.mean()),
             "first": float(rounds.accuracy[0]),
             "last": float(rounds.accuracy[-1]),
-            "leak": abs(float(extra.mean())) / spread if spread else 0.0,
+            "leak": abs(float(extra.mean())) / spread if spread else (0.0 if not extra.any() else FAR),
             "imbalance": float(np.max(np.abs(mended - spoilt) / np.sqrt(np.maximum(mended + spoilt, 1)))),
         }
-        found |= {f"{arm.form}_{name}": value for name, value in measured.items() if math.isfinite(value)}
+        found |= {f"{arm.form}_{name}": value if math.isfinite(value) else 0.0 for name, value in measured.items()}
     return found
 
 
