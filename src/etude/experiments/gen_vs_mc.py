@@ -37,7 +37,6 @@ from etude.types import Message, mean
 from etude.viewer.charts import Chart, Line
 from etude.viewer.numbers import percent
 
-
 FAR = 1e6
 """Standard errors of what is impossible: results are finite numbers."""
 
