@@ -70,6 +70,7 @@ def test_rounds_of_a_model_go_to_the_terminal_a_file_and_a_page(capsys: pytest.C
         (["--rounds", "0"], "--rounds is 0"),
         (["--tasks", "calculator"], "expects single turns"),
         (["--request", "absent.txt"], "cannot be read"),
+        (["--max-new-tokens", "120"], "leaves no room in the model's context for two answers"),
     ],
 )
 def test_what_cannot_be_measured_is_named(flags: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,8 @@ def remarks(report: Report, config: SelfCorrectionConfig) -> list[str]:
             found.append(f"{arm.name}: {100 * arm.dropped:.0f} % of the later rounds left early ones out, because the model's context was full")
     if not config.history:
         found.append("each round asked afresh, without history: what changes here is chance")
+    if config.temperature == 0:
+        found.append("greedy answers repeat themselves where sampled ones would move; a temperature above 0 and --no-history tell correction from chance")
     if config.option_logits:
         found.append("options were chosen by what was written; their log-probabilities, of 'answer: X' right after the question, were read besides")
     return found

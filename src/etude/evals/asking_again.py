@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Literal
 
+from etude.errors import InputError
 from etude.models.endpoint import Reply
 from etude.models.responders import Asked, Responder
 from etude.models.sampling import SamplingParams
@@ -98,9 +99,10 @@ def ask_again(
 ) -> list[list[Answered]]:
     """Every item through all rounds: [items][rounds + 1]. `done` hears how many rounds are complete.
 
-    Raises InputError for what cannot be asked, as a question that is longer than the model's context.
+    Raises InputError, before anything is asked, for a question that leaves no room in the model's context for an answer and a second one.
     """
     starts = [arm.script.start(item, arm.form, arm.way) for item in items]
+    _require_room(items, starts, arm, responder)
     logs: list[list[Answered]] = [[] for _ in items]
     for round_ in range(arm.rounds + 1):
         asked, dropped = [], []
@@ -118,6 +120,17 @@ def ask_again(
                 log[-1].likelihoods = values
         done(round_ + 1)
     return logs
+
+
+def _require_room(items: Sequence[PairedItem], starts: Sequence[Sequence[Message]], arm: Arm, responder: Responder) -> None:
+    tokens = arm.params.max_new_tokens
+    for item, start in zip(items, starts, strict=True):
+        again = [Message("assistant", ""), arm.script.request(item, arm.form, arm.way)] if arm.history and arm.rounds else []
+        if not responder.fits([*start, *again], 2 * tokens if again else tokens):
+            raise InputError(
+                f"the question {item.task.id!r} leaves no room in the model's context for {'two answers' if again else 'an answer'} of {tokens} tokens; lower "
+                "--max-new-tokens, ask in fewer words (--prompts short, or a --request of your own), or use a model with a longer context"
+            )
 
 
 def _conversation(item: PairedItem, start: Sequence[Message], log: Sequence[Answered], arm: Arm, responder: Responder) -> tuple[list[Message], int]:
