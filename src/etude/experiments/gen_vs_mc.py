@@ -262,6 +262,8 @@ CARD = MethodCard(
             Precondition("a coin is fair", "coin", Final("imbalance"), at_most=3.0, otherwise="mended and spoilt answers are not counted alike"),
             Precondition("tiny can be read", "tiny", Final("choice_unread"), at_most=0.2, otherwise="the model was not taught to choose a letter"),
         ),
+        tried="Nothing was tuned. Seed 0 of the scripted models was looked at with 4,000 questions: all rates within 2.5 standard errors. No pilot was run of what 120 steps "
+        "teach the tiny model.",
         quick={"warm_steps": 2, "items": 20},
         quick_budget="600-calls",
     ),
