@@ -29,7 +29,26 @@ class Server:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.requests.append((self.path, body, self.headers["Authorization"]))
-                self.respond(*outer.reply(body))
+                if body.get("stream"):
+                    self.stream(*outer.reply({"n": 1, **body}))
+                else:
+                    self.respond(*outer.reply(body))
+
+            def stream(self, status: int, answer: dict) -> None:
+                """The answer's first choice, a character an event; an answer that is no completion as it is."""
+                if status != 200:
+                    self.respond(status, answer)
+                    return
+                head = {name: answer[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+                pieces = [*answer["choices"][0]["message"]["content"]]
+                chunks = [{**head, "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]} for piece in pieces]
+                events = [*(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks), "data: [DONE]\n\n"]
+                content = "".join(events).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "text/event-stream")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
             def respond(self, status: int, answer: dict) -> None:
                 content = json.dumps(answer).encode()

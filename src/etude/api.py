@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.config import MeasureConfig, TrainConfig
+from etude.config import MeasureConfig, SelfCorrectionConfig, TrainConfig
 from etude.driver import drive
 from etude.errors import EtudeError, InputError
 from etude.export import MODEL, export_model
@@ -21,6 +21,7 @@ from etude.viewer import LiveTable, write_report
 
 if TYPE_CHECKING:
     from etude.evals.evaluate import Evaluation
+    from etude.evals.self_correction import Report
     from etude.models.language import LanguageModel
 
 REPORT = "report.html"
@@ -144,11 +145,40 @@ def measure(model: str | Path | LanguageModel, config: MeasureConfig) -> Evaluat
         from etude.models.endpoint import Endpoint
 
         return evaluate_endpoint(Endpoint.parse(model, concurrency=config.concurrency), task_set, tasks=tasks, **options)
-    policy = _policy(model, config) if isinstance(model, (str, Path)) else model
+    policy = load_policy(model, config) if isinstance(model, (str, Path)) else model
     return evaluate_policy(policy, task_set, tasks=tasks, max_turns=config.max_turns, **options)
 
 
-def _policy(model: str | Path, config: MeasureConfig) -> LanguageModel:
+def self_correction(model: str | Path | LanguageModel, config: SelfCorrectionConfig, *, done: Callable[[str, int], None] = lambda arm, rounds: None) -> Report:
+    """Ask a model the same questions again and again, freely and by choosing among options: what `etude eval MODEL --protocol self-correction` does.
+
+    model: as of `evaluate`. `done` hears of an arm's name and how many of its rounds are complete. Raises InputError for whatever cannot be used.
+    """
+    import torch
+
+    from etude.evals.self_correction import measure_self_correction
+    from etude.models.responders import LocalResponder, RemoteResponder
+    from etude.tasks.loading import load_tasks
+
+    check_config(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    task_set = load_tasks(config.tasks, reward=config.reward, seed=config.seed)
+    if isinstance(model, str) and model.startswith(("http://", "https://")):
+        from etude.models.endpoint import Endpoint
+
+        if config.option_logits:
+            raise InputError("an endpoint gives no log-probabilities of options; leave --option-logits out, or measure a model that runs here")
+        endpoint = Endpoint.parse(model, concurrency=config.concurrency)
+        endpoint.check()
+        return measure_self_correction(RemoteResponder(endpoint), task_set, config, done=done)
+    shared = {name: getattr(config, name) for name in ("tasks", "reward", "device", "dtype", "slots")}
+    policy = load_policy(model, MeasureConfig(**shared)) if isinstance(model, (str, Path)) else model
+    return measure_self_correction(LocalResponder(policy), task_set, config, done=done)
+
+
+def load_policy(model: str | Path, config: MeasureConfig) -> LanguageModel:
+    """An embedded model, a Hugging Face folder or hub id, a run's exported model, or the policy of a checkpoint's folder. Raises InputError for anything else."""
     from etude.models.language import LanguageModel
 
     folder = Path(model).expanduser()

@@ -1,4 +1,4 @@
-"""Cards read from source text: listing the methods imports none of them, and with them no torch.
+"""Cards of methods, and of studies that make a claim without training anything, read from source text: listing them imports none, and with them no torch.
 
 A card is mostly literals in the call of `@register(...)`, so that the syntax tree has it. What is not written so (a name made at run time, an argument that is
 no literal) is found by importing the module, as training does.
@@ -7,13 +7,20 @@ no literal) is found by importing the module, as training does.
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
+import pkgutil
 import warnings
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from etude.method import MethodCard, get_method, method_modules, registered_methods
+from etude.method import MethodCard, built_in_methods, get_method, known_methods, method_modules, registered_methods
+
+STUDY_CARD = "CARD"
+"""What the card of a study is called in its module under `experiments/`: a `MethodCard(slug=..., ...)` whose slug is the file's name with hyphens."""
 
 _TEXTS = tuple(f.name for f in fields(MethodCard) if f.name != "claim")
 _REQUIRED = frozenset(f.name for f in fields(MethodCard) if f.name != "claim" and f.default is MISSING)
@@ -30,13 +37,51 @@ class Listing:
 
 
 def listings() -> list[Listing]:
-    """The cards of all methods that can be asked for, by slug.
+    """The cards of all methods and studies that can be asked for, by slug.
 
     A method of another package that cannot be imported is left out with a warning: one broken package must not hide all the methods.
     """
     modules = method_modules()
     found = (_listing(slug, modules.get(slug, "")) for slug in sorted({*modules, *registered_methods()}))
-    return [listing for listing in found if listing is not None]
+    methods = [listing for listing in found if listing is not None]
+    return sorted([*methods, *(listing for _, listing in _studies().values())], key=lambda listing: listing.card.slug)
+
+
+def studies() -> Mapping[str, str]:
+    """slug -> module of the studies that have a card: what they claim is checked like a method's claim, and nothing is trained. None is imported."""
+    return {slug: module for slug, (module, _) in _studies().items()}
+
+
+def known_cards() -> list[str]:
+    """Slugs of all methods and studies."""
+    return sorted({*known_methods(), *studies()})
+
+
+def card_of(slug: str) -> MethodCard:
+    """The whole card of a method or a study, claim included. Raises InputError for an unknown slug."""
+    module = studies().get(slug)
+    return getattr(importlib.import_module(module), STUDY_CARD) if module is not None else get_method(slug).card
+
+
+def is_own(slug: str) -> bool:
+    """Whether it is one of Étude's own, and not of another package."""
+    return slug in built_in_methods() or slug in studies()
+
+
+@cache
+def _studies() -> dict[str, tuple[str, Listing]]:
+    import etude.experiments as package
+
+    found: dict[str, tuple[str, Listing]] = {}
+    for folder in package.__path__:
+        for entry in pkgutil.iter_modules([folder]):
+            for node in ast.parse((Path(folder) / f"{entry.name}.py").read_text()).body:
+                if not isinstance(node, ast.Assign) or [t.id for t in node.targets if isinstance(t, ast.Name)] != [STUDY_CARD]:
+                    continue
+                card = _card_of(node.value) if isinstance(node.value, ast.Call) else None
+                if card is not None:
+                    found[card.card.slug] = (f"{package.__name__}.{entry.name}", card)
+    return found
 
 
 def _listing(slug: str, module: str) -> Listing | None:

@@ -18,10 +18,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from etude.cards import Listing, listings
+from etude.cards import Listing, is_own, listings
 from etude.durable import replace_file
 from etude.errors import EtudeError, InputError, nearest
-from etude.method import built_in_methods
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 """Where README.md and docs/ are, when this is a source tree."""
@@ -49,7 +48,7 @@ class Entry:
 
 
 def entries(family: str | None = None, *, claims: Path = CLAIMS) -> list[Entry]:
-    """All methods, or those of one family, by family and slug.
+    """All methods and studies with a claim, or those of one family, by family and slug.
 
     claims: folder with the verdicts, one SLUG.json a claim.
     Raises InputError for a family that there is not.
@@ -113,7 +112,7 @@ def as_tables(rows: Iterable[Entry]) -> RenderableType:
 def method_table(rows: Sequence[Entry] | None = None) -> str:
     """The methods as one Markdown table; by default Étude's own, whatever else is installed."""
     lines = ["| method | family | paper | what it does | changes | claim |", "|---|---|---|---|---|---|"]
-    for row in [row for row in entries() if row.slug in built_in_methods()] if rows is None else rows:
+    for row in [row for row in entries() if is_own(row.slug)] if rows is None else rows:
         paper = f"[{row.paper}]({row.link})" if row.link else row.paper or NO_CLAIM
         cells = (f"`{row.slug}`", row.family, paper, f"**{row.name}**: {row.summary}", row.evolves, row.claim)
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")

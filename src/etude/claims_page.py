@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from etude import catalogue
+from etude.cards import card_of, is_own, known_cards
 from etude.catalogue import CLAIMS, REPOSITORY, SHIPPED
 from etude.durable import replace_file
 from etude.errors import InputError
 from etude.evals.claim_files import is_current, is_source_tree, read_results, shipped_verdicts
 from etude.evals.verdict import LEVEL
-from etude.method import MethodCard, get_method, known_methods
+from etude.method import MethodCard
 from etude.viewer.claim import bounds, compared, interval, number_or, outcome, settling
 from etude.viewer.claim_picture import picture_of
 
@@ -36,9 +37,8 @@ def with_claims(text: str, table: str, page: str) -> str:
 
 
 def cards_with_claims() -> list[MethodCard]:
-    """Cards of Étude's own methods that have a claim: baselines first, then by family and slug."""
-    methods = [get_method(slug) for slug in known_methods()]
-    cards = [m.card for m in methods if m.card.claim is not None and m.__module__.startswith("etude.")]
+    """Cards of Étude's own methods and studies that have a claim: baselines first, then by family and slug."""
+    cards = [card for slug in known_cards() if is_own(slug) and (card := card_of(slug)).claim is not None]
     return sorted(cards, key=lambda card: (card.family != "baselines", card.family, card.slug))
 
 

@@ -23,6 +23,7 @@ HELP = """[bold]etude[/] COMMAND …   self-improvement of models on one loop
 [dim]commands[/]
   [bold]train[/] METHOD     improve a model by a method, or go on with a run
   [bold]eval[/] MODEL       measure a model on held-out tasks: pass@k, maj@k, length, with intervals
+  [bold]chat[/] MODEL       talk to a model, and watch it look at its answers again
   [bold]compare[/] ARM ARM  which method is worth it: at equal budget, over paired seeds, with intervals
   [bold]list[/]             the methods, with paper and state of their claim
   [bold]reproduce[/] METHOD check what a paper claims: arms at equal budget over paired seeds, and a verdict
@@ -174,7 +175,8 @@ def _train_help(rest: list[str]) -> int:
         raise InputError(f"no method stands before {rest[0]}; expected one first, as in `etude train grpo {rest[0]} …`. `etude train` lists them")
     table = Table.grid(padding=(0, 3, 0, 0))
     for entry in entries():
-        table.add_row(f"  [bold]{entry.slug}[/]", entry.summary)
+        if entry.evolves != "nothing":
+            table.add_row(f"  [bold]{entry.slug}[/]", entry.summary)
     console.print(TRAIN_HELP, highlight=False, soft_wrap=True)
     console.print(table)
     return 0 if asked else 2
@@ -206,6 +208,9 @@ def _run(slug: str, config: TrainConfig[Any], resume: Path | None) -> int:
 
 # eval
 
+PROTOCOLS = ("self-correction",)
+"""Ways of measuring that hold a conversation of their own."""
+
 
 def _eval(given: list[str]) -> int:
     from etude.config import MeasureConfig
@@ -213,10 +218,17 @@ def _eval(given: list[str]) -> int:
     from etude.settings import check_config
 
     model, rest = _leading(given)
-    (out,), rest = _path_options(rest, "out")
+    (out, protocol), rest = _path_options(rest, "out", "protocol")
+    if protocol is not None:
+        from etude.self_correction_command import self_correction_command
+
+        if str(protocol) not in PROTOCOLS:
+            raise InputError(f"there is no protocol {str(protocol)!r}.{nearest(str(protocol), PROTOCOLS)} Expected {', '.join(PROTOCOLS)}, or none")
+        return self_correction_command(model, rest, out)
     description = (
         "Measure MODEL on the held-out split of some tasks. MODEL: tiny, smollm2, a Hugging Face folder or hub id, a run's folder, a checkpoint's folder, or an "
-        "OpenAI-compatible endpoint (http://host:port/v1#model). --out FILE.json writes the numbers and every attempt to a file."
+        "OpenAI-compatible endpoint (http://host:port/v1#model). --out FILE.json writes the numbers and every attempt to a file. "
+        "--protocol self-correction asks the same questions again and again instead, freely and by choosing among options; with --help it lists its own options."
     )
     if model is None and not {"-h", "--help"} & set(rest):
         raise InputError("no model is named; expected one first, as in `etude eval tiny --tasks arithmetic`")
@@ -238,6 +250,12 @@ def _eval(given: list[str]) -> int:
 
 
 # The rest
+
+
+def _chat(given: list[str]) -> int:
+    from etude.chat_command import chat_command
+
+    return chat_command(given)
 
 
 def _compare(given: list[str]) -> int:
@@ -354,6 +372,7 @@ def _version(given: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
+    "chat": _chat,
     "compare": _compare,
     "list": _list,
     "reproduce": _reproduce,

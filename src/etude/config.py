@@ -253,6 +253,98 @@ class MeasureConfig:
 
 
 @dataclass
+class SelfCorrectionConfig:
+    """What a model is asked again and again, and how."""
+
+    tasks: str = "arithmetic"
+    """Tasks: a built-in family, a JSONL file (its field `options` holds what can be chosen), or `gym:NAME` for a reasoning-gym data set."""
+    reward: str | None = None
+    """Judge of free answers of your own: `file.py:function`, called as function(task, text) -> float."""
+    tasks_limit: AtLeastOne = 200
+    """Held-out tasks at most."""
+    rounds: AtLeastOne = 5
+    """Times that an answer is asked for again."""
+    formats: tuple[Literal["generation", "choice"], ...] = ("generation", "choice")
+    """How the same questions are answered: freely, and by the letter of an option."""
+    methods: tuple[Literal["baseline", "cot", "sc"], ...] = ("baseline",)
+    """How an answer is asked for: at once, after thinking step by step (`cot`), or as the most consistent of several of these (`sc`)."""
+    samples: Annotated[int, Ge(2)] = 5
+    """Answers drawn a round by `sc`."""
+    pick: Literal["model", "votes"] = "model"
+    """Who picks among free answers of `sc`: the model, or the most common final answer. Letters are voted on anyway."""
+    options: Annotated[int, Ge(2), Le(26)] = 4
+    """Options of a task that brings none: the reference and near misses of it."""
+    prompts: Literal["standard", "short"] = "standard"
+    """What is said: `standard`, for models that follow instructions, or `short`, for small ones that were taught what it means."""
+    request: str | None = None
+    """What follows each answer instead, a text file, in which {question}, {options} and {how} stand for the question, its options and the form of the answer."""
+    append: Literal["rationale", "letter"] = "rationale"
+    """What of a choice the conversation goes on with: all that was written, or the letter alone."""
+    history: bool = True
+    """Keep earlier rounds in the conversation; without, each round asks afresh, which shows what chance alone changes."""
+    option_logits: bool = False
+    """Also measure how likely each option is in every round (models that run here)."""
+    settle: bool = False
+    """Also let the model choose, at the end, among the different answers that it generated."""
+    confident: Share = 0.8
+    """Confidence (agreement of samples, or probability of the likeliest option) at which the policy `confident` stops."""
+    repeats: AtLeastOne = 1
+    """Times that everything is asked with other random numbers; items stay the unit of all intervals."""
+    temperature: NonNegative = 1.0
+    """Temperature of answers (0: greedy)."""
+    sc_temperature: NonNegative = 0.7
+    """Temperature of the samples of `sc`."""
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Draw from the most likely tokens that together have this probability (1: from all)."""
+    top_k: Count = 0
+    """Draw from this many most likely tokens (0: from all)."""
+    max_new_tokens: Count = 0
+    """Tokens an answer may have (0: what the task set asks for, with standard prompts at least 256)."""
+    resamples: Annotated[int, Ge(100)] = 1000
+    """Bootstrap samples of the items behind every interval."""
+    seed: int = 0
+    """Seed of every random choice, the order of options among them."""
+    device: str = "auto"
+    """Where the model lives: `auto`, `cpu`, `cuda`, `cuda:1`."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights; `auto` is float32 on CPU and bfloat16 on GPU."""
+    slots: Count = 0
+    """Sequences that run at once (0: chosen from the model's size)."""
+    concurrency: AtLeastOne = 8
+    """Requests that run at once, where the model is an endpoint."""
+    threads: Count = 0
+    """CPU threads for torch (0: its own default)."""
+
+
+@dataclass
+class ChatConfig:
+    """How a conversation in the terminal goes."""
+
+    turns: Count = 1
+    """Further looks at each answer."""
+    request: str | None = None
+    """What asks for another look: `standard`, `short`, or a text file, in which {question} stands for what was asked. Default: `short` for tiny, else `standard`."""
+    feedback: bool = False
+    """Before each further answer, ask what is wrong with the last one, and show what the model says to that."""
+    system: str | None = None
+    """A system message to begin with."""
+    temperature: NonNegative = 0.7
+    """Temperature of answers (0: greedy)."""
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Draw from the most likely tokens that together have this probability (1: from all)."""
+    max_new_tokens: AtLeastOne = 512
+    """Tokens of an answer at most."""
+    seed: int = 0
+    """Seed of every random choice."""
+    device: str = "auto"
+    """Where the model lives: `auto`, `cpu`, `cuda`, `cuda:1`."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights; `auto` is float32 on CPU and bfloat16 on GPU."""
+    threads: Count = 0
+    """CPU threads for torch (0: its own default)."""
+
+
+@dataclass
 class CompareConfig:
     """The comparison."""
 

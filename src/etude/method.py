@@ -29,8 +29,9 @@ LABELLED = frozenset({"verifier", "demonstrations", "preferences"})
 class MethodCard:
     """What a method says of itself.
 
-    `evolves` is what the judgement changes (weights, memory, skills, code); `signal` where the judgement comes from (verifier, demonstrations, preferences; votes,
-    agreement, self-judge, judge, confidence, entropy); `rollouts` how experience is gathered (group, partial, adaptive, tree, follow-up, none).
+    `evolves` is what the judgement changes (weights, memory, skills, code; `nothing` for a study, which only measures); `signal` where the judgement comes from
+    (verifier, demonstrations, preferences; votes, agreement, self-judge, judge, confidence, entropy); `rollouts` how experience is gathered (group, partial, adaptive,
+    tree, follow-up, none).
     """
 
     slug: str
@@ -187,6 +188,10 @@ def get_method(slug: str) -> type[Method]:
     modules = method_modules()
     if slug not in _registered:
         if slug not in modules:
+            from etude.cards import studies
+
+            if slug in studies():
+                raise InputError(f"{slug} trains nothing: it is a way of measuring models; `etude reproduce {slug}` checks its claim")
             raise InputError(f"there is no method {slug!r}.{nearest(slug, known_methods())} `etude list` shows all of them.")
         importlib.import_module(modules[slug])
     if slug not in _registered:

@@ -144,3 +144,23 @@ def pass_at_k_interval(correct_counts: ArrayLike, samples: int | Sequence[int] |
     values = [pass_at_k(n, c, k) for n, c in pairs]
     low, high = task_interval(values, samples=max(1, int(drawn.min()) // k), level=level)
     return Interval(math.fsum(values) / len(values), low, high, level, "tasks")
+
+
+def resampled_items(items: int, rows: int = 1, *, resamples: int = 1000, seed: int = 0) -> Floats:
+    """[B, items * rows] how often each row occurs when items are drawn with replacement, all `rows` neighbouring rows of an item together (Efron 1979, Ann. Stat. 7:1).
+
+    Whatever is a ratio of sums over rows has its bootstrap values in one product with these weights, and differences of two such ratios stay paired.
+    """
+    items, rows = whole_number("items", items, least=1), whole_number("rows", rows, least=1)
+    counts = np.random.default_rng(seed).multinomial(items, np.full(items, 1 / items), size=whole_number("resamples", resamples, least=1))
+    return np.repeat(counts, rows, axis=1).astype(np.float64)
+
+
+def percentile_ends(values: Floats, *, level: float = 0.95) -> tuple[Floats, Floats]:
+    """[C], [C] the ends of the percentile interval of bootstrapped values [B, C]. A column that was never measured has NaN for both."""
+    tail = 50 * (1 - probability_between_0_and_1("level", level))
+    low, high = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
+    known = ~np.isnan(values).all(axis=0)
+    if known.any():
+        low[known], high[known] = np.nanpercentile(values[:, known], [tail, 100 - tail], axis=0)
+    return low, high

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from etude.cards import card_of, is_own, known_cards
 from etude.catalogue import CLAIMS
 from etude.claim import TUNING_SEEDS, Arm, Claim, reported_seeds
 from etude.errors import EtudeError, InputError
@@ -15,7 +16,7 @@ from etude.evals.claim_files import is_source_tree, result_of, write_result
 from etude.evals.measures import Record
 from etude.evals.verdict import Judgement, judge
 from etude.ledger import Budget
-from etude.method import MethodCard, get_method, known_methods
+from etude.method import MethodCard
 from etude.provenance import environment
 
 QUICK: Mapping[str, Any] = {
@@ -72,11 +73,11 @@ def chosen_slugs(slugs: Sequence[str], *, family: str | None = None, everything:
     Raises InputError for an unknown method or family, a named method without a claim, and when nothing is asked for.
     """
     for slug in slugs:
-        if get_method(slug).card.claim is None:
+        if card_of(slug).claim is None:
             raise InputError(f"{slug} has no claim to check; `etude list` shows which methods have one")
     found = list(dict.fromkeys(slugs))
     if family is not None or everything:
-        cards = [get_method(slug).card for slug in known_methods()]
+        cards = [card_of(slug) for slug in known_cards()]
         if family is not None and family not in {card.family for card in cards}:
             raise InputError(f"there is no family {family!r}; families: {', '.join(sorted({card.family for card in cards}))}")
         found += [c.slug for c in cards if c.claim is not None and c.slug not in found and (everything or c.family == family)]
@@ -91,7 +92,7 @@ def reproduce(slug: str, options: Options = Options(), *, watcher: Any = None, p
     watcher: an `etude.evals.arms.ArmWatcher`, which hears of the progress. provenance: what `environment()` gave at the start of the command.
     Raises InputError before anything is run when the claim or an option cannot be used; CrashedArms when runs failed.
     """
-    card = get_method(slug).card
+    card = card_of(slug)
     if card.claim is None:
         raise InputError(f"{slug} has no claim to check; `etude list` shows which methods have one")
     claim = quick_version(card.claim) if options.quick else card.claim
@@ -138,9 +139,8 @@ def results_folder(slug: str, options: Options) -> Path:
         return options.to
     if options.quick:
         return runs_folder(slug, options)
-    own = get_method(slug).__module__.startswith("etude.")
     at_home = is_source_tree() and Path.cwd().resolve().is_relative_to(CLAIMS.parents[1])
-    return CLAIMS if own and at_home else Path("claims")
+    return CLAIMS if is_own(slug) and at_home else Path("claims")
 
 
 def command(slug: str, options: Options) -> str:

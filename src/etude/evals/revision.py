@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,12 @@ from etude.types import Metrics, Trajectory
 
 RIGHT = 0.5
 """A verdict from here on is a right answer."""
+STATES = ("wrong", "right", "unread")
+"""What an answer can be. One that cannot be read is not counted among the wrong ones."""
+WRONG, SOUND, UNREAD, ABSENT = range(4)
+Array = NDArray[np.float64]
+CONVERSATION = ("inertia", "escape", "drift", "change_rate", "wrong_to_other", "oscillation")
+"""Shares of whole conversations; the others are curves over rounds."""
 
 
 @dataclass(frozen=True)
@@ -94,28 +101,113 @@ def revision_metrics(rounds: Rounds) -> Metrics:
     return metrics
 
 
-def dynamics(rounds: Rounds) -> Metrics:
-    """How answers behave over rounds. NaN where no item is of the kind that a number is about.
+@dataclass(frozen=True)
+class Ratio:
+    """A share as sum(over) / sum(of) in each column, with an item a row: so that one resampling of the items gives the intervals of all shares.
 
-    `best_round` (from 0) and `late_loss`, accuracy there less in the last round. `inertia`: of items wrong at first, the share whose last answer is the first one.
-    `escape`: of those, the share that was right at some time. `drift`: of items right at first, the share that is wrong in the end. `oscillation`: items whose answer
-    changed twice or more. `wrong_to_other`: of the steps from a wrong answer, the share that goes to another wrong one. `unread`: answers that could not be read.
+    over, of: [Q, C]. Both vary with the items: "of the wrong answers, how many were mended" counts other items in every round.
     """
-    right, count = rounds.right, rounds.right.shape[1]
-    wrong_first, right_first = right[:, 0] < RIGHT, right[:, 0] >= RIGHT
+
+    over: Array
+    of: Array
+
+    def value(self, weights: Array | None = None) -> Array:
+        """[C], or [B, C] for weights [B, Q] of the items. NaN where nothing is counted."""
+        over, of = (a.sum(axis=0) if weights is None else weights @ a for a in (self.over, self.of))
+        return np.where(of > 0, over / np.where(of > 0, of, 1.0), np.nan)
+
+
+def states(rounds: Rounds) -> NDArray[np.int64]:
+    """[Q, R] what each answer is: 0 wrong, 1 right, 2 one that could not be read (and was not judged right), 3 none: the item has no such round."""
+    count = rounds.right.shape[1]
+    read = np.array([[k < len(row) and row[k] is not None for k in range(count)] for row in rounds.answers]).reshape(-1, count)
+    kinds = np.where(rounds.right >= RIGHT, SOUND, np.where(read, WRONG, UNREAD))
+    return np.where(np.isnan(rounds.right), ABSENT, kinds)
+
+
+def transitions(rounds: Rounds) -> NDArray[np.int64]:
+    """[R - 1, 3, 3] items that go from one of STATES (axis 1) to another (axis 2) between neighbouring rounds."""
+    kinds = states(rounds).T
+    steps = [[[int(((a == i) & (b == j)).sum()) for j in range(3)] for i in range(3)] for a, b in pairwise(kinds)]
+    return np.array(steps, dtype=np.int64).reshape(-1, 3, 3)
+
+
+def shares(rounds: Rounds, options: Array | None = None) -> dict[str, Ratio]:
+    """What is counted over rounds [Q, R] and over whole conversations [Q, 1]. Answers that cannot be read are no wrong ones, and have names of their own.
+
+    `accuracy`; `gain` over round 0; `oracle`, the best verdict so far. From the round before, of all items: `fixed` and `broken`, wrong to right and back; `net`, their
+    difference; `recovered` and `lost`, unread to right and back, so that accuracy rises by net + recovered - lost; `changed`, another answer. `fix_rate`, `break_rate`: of
+    those that were wrong, and of those that were right. `unread`: answers that could not be read.
+    options [Q], how many (M) an item has, adds `chance_corrected`, (accuracy - 1/M) / (1 - 1/M), and `fix_by_chance`, the fix rate of somebody who leaves a wrong option as
+    often and takes any other, 1/(M - 1) of changes.
+
+    Of conversations: `inertia` and `escape`, of items wrong at first those that end with the same answer, and those that are right at some time; `drift`, of items right at
+    first those not right in the end; `change_rate` of all steps; `wrong_to_other`, of steps from a wrong answer those to another wrong one; `oscillation`, items with two
+    changes or more.
+    """
+    right, kinds = np.nan_to_num(rounds.right), states(rounds)
+    count, columns = right.shape
+    known = kinds != ABSENT
+    before = np.concatenate([np.full((count, 1), ABSENT), kinds[:, :-1]], axis=1)
+    after = known & (before != ABSENT)
+    moves = np.zeros((count, columns))
+    for k in range(1, columns):
+        moves[:, k] = np.nan_to_num(rounds.changed(k - 1, k))
+
+    def step(origin: int, target: int) -> Array:
+        return _floats((before == origin) & (kinds == target))
+
+    fixed, broken = step(WRONG, SOUND), step(SOUND, WRONG)
+    from_wrong, from_right = _floats(after & (before == WRONG)), _floats(after & (before == SOUND))
+    found = {
+        "accuracy": Ratio(right, _floats(known)),
+        "gain": Ratio((right - right[:, :1]) * known, _floats(known)),
+        "oracle": Ratio(np.maximum.accumulate(right, axis=1), np.ones((count, columns))),
+        "fixed": Ratio(fixed, _floats(after)),
+        "broken": Ratio(broken, _floats(after)),
+        "net": Ratio(fixed - broken, _floats(after)),
+        "recovered": Ratio(step(UNREAD, SOUND), _floats(after)),
+        "lost": Ratio(step(SOUND, UNREAD), _floats(after)),
+        "changed": Ratio(moves, _floats(after)),
+        "fix_rate": Ratio(fixed, from_wrong),
+        "break_rate": Ratio(broken, from_right),
+        "unread": Ratio(_floats(kinds == UNREAD), _floats(known)),
+    }
+    if options is not None:
+        chance = 1 / options[:, None]
+        found["chance_corrected"] = Ratio((right - chance) * known, (1 - chance) * known)
+        found["fix_by_chance"] = Ratio(from_wrong * moves / (options[:, None] - 1), from_wrong)
+    wrong_first, right_first, whole = kinds[:, 0] == WRONG, kinds[:, 0] == SOUND, known[:, -1]
+    return found | {
+        "inertia": _of(rounds.changed(0, columns - 1) == 0, wrong_first & whole),
+        "escape": _of((kinds == SOUND).any(axis=1), wrong_first),
+        "drift": _of(kinds[:, -1] != SOUND, right_first & whole),
+        "change_rate": Ratio(moves.sum(axis=1, keepdims=True), _floats(after).sum(axis=1, keepdims=True)),
+        "wrong_to_other": Ratio((from_wrong * moves * (kinds == WRONG)).sum(axis=1, keepdims=True), from_wrong.sum(axis=1, keepdims=True)),
+        "oscillation": _of(moves.sum(axis=1) >= 2, np.full(count, columns > 1)),
+    }
+
+
+def _floats(mask: NDArray[np.bool_]) -> Array:
+    return mask.astype(np.float64)
+
+
+def _of(those: NDArray[np.bool_], all_: NDArray[np.bool_]) -> Ratio:
+    return Ratio(_floats(those & all_)[:, None], _floats(all_)[:, None])
+
+
+def dynamics(rounds: Rounds) -> Metrics:
+    """How answers behave over rounds: `best_round` (from 0), `late_loss`, accuracy there less in the last round, `unread` answers, and of `shares` those of whole
+    conversations. NaN where no item is of the kind that a number is about."""
+    found = shares(rounds)
     best = int(np.nanargmax(rounds.accuracy))
-    moves = np.array([rounds.changed(k - 1, k) for k in range(1, count)]).reshape(count - 1, len(right)).T
-    from_wrong, stays_wrong = right[:, :-1] < RIGHT, right[:, 1:] < RIGHT
+    whole = {name: float(ratio.value()[0]) for name, ratio in found.items() if name in CONVERSATION}
+    unread = found["unread"]
     return {
         "best_round": float(best),
         "late_loss": float(rounds.accuracy[best] - rounds.accuracy[-1]),
-        "inertia": _mean(1 - rounds.changed(0, count - 1)[wrong_first]),
-        "escape": _mean(np.nanmax(right[wrong_first], axis=1) >= RIGHT) if wrong_first.any() else float("nan"),
-        "drift": _mean(right[right_first, -1] < RIGHT),
-        "change_rate": _mean(moves),
-        "oscillation": _mean(np.nansum(moves, axis=1) >= 2) if count > 1 else float("nan"),
-        "wrong_to_other": _mean((stays_wrong & (moves == 1))[from_wrong]),
-        "unread": _mean([float(answer is None) for row in rounds.answers for answer in row]),
+        **whole,
+        "unread": float(unread.over.sum() / unread.of.sum()),
     }
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 from scipy.special import stdtr
 
 from etude.errors import InputError
-from etude.evals.checked import Floats, finite_number, matched_values, one_of, probability_between_0_and_1
+from etude.evals.checked import Floats, finite_number, matched_values, one_of, probability_between_0_and_1, whole_number
 from etude.evals.curves import area_under_curve, budget_to_reach, value_at
 from etude.evals.intervals import (
     RESOLUTION,
@@ -41,6 +41,7 @@ __all__ = [
     "budget_to_reach",
     "holm",
     "judge_difference",
+    "mcnemar",
     "mean_interval",
     "minimum_detectable_difference",
     "paired_difference",
@@ -206,3 +207,13 @@ def _seeds_to_settle(gain: float, worth: float, spread: float, seeds: int, *, le
     effect = max(gain, worth - gain)
     needed = seeds_needed(effect, spread, power=power, level=level, alternative="two-sided") if effect > 0 else None
     return None if needed is None else max(seeds + 1, needed)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """How often chance alone would part pairs that differ as unevenly as this, two-sided and exact (McNemar 1947, Psychometrika 12:153).
+
+    gained, lost: pairs that changed in one direction, and in the other. Those that did not change say nothing. 1 where none did.
+    """
+    whole_number("gained", gained, least=0)
+    whole_number("lost", lost, least=0)
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from etude.errors import EtudeError, InputError, MissingExtra, nearest
 from etude.models.sampling import SamplingParams
-from etude.types import Task
+from etude.types import Message, Task
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -116,6 +116,15 @@ class Endpoint:
                 raise
         return replies
 
+    def stream(self, messages: Sequence[Message], params: SamplingParams, *, seed: int | None = None) -> Iterator[str]:
+        """The answer to a conversation as the server writes it, piece by piece. Raises as `sample` does."""
+        pieces = iter(self._call(lambda: self._create(messages, params, seed, stream=True)))
+        end = object()
+        while (piece := self._call(lambda: next(pieces, end))) is not end:
+            for choice in piece.choices[:1]:
+                if choice.delta.content:
+                    yield choice.delta.content
+
     def _sample_task(self, task: Task, params: SamplingParams, samples: int, seed: int | None) -> list[Reply]:
         replies: list[Reply] = []
         while len(replies) < samples:
@@ -128,6 +137,14 @@ class Endpoint:
         return replies
 
     def _complete(self, task: Task, params: SamplingParams, count: int, seed: int | None) -> list[Reply]:
+        answer = self._call(lambda: self._create(task.messages, params, seed, n=count), task)
+        choices = getattr(answer, "choices", None) or []
+        length = prompt_length = float("nan")
+        if choices and answer.usage is not None:
+            length, prompt_length = answer.usage.completion_tokens / len(choices), answer.usage.prompt_tokens / len(choices)
+        return [Reply(choice.message.content or "", length, choice.finish_reason == "stop", prompt_length) for choice in choices]
+
+    def _create(self, messages: Sequence[Message], params: SamplingParams, seed: int | None, **more: Any) -> Any:
         optional: dict[str, Any] = {}
         if params.stop:
             optional["stop"] = list(params.stop)
@@ -135,24 +152,10 @@ class Endpoint:
             optional["seed"] = seed
         if params.top_k:
             optional["extra_body"] = {"top_k": params.top_k}  # not OpenAI's own, but known to the usual servers
-        messages: Any = [{"role": m.role, "content": m.content} for m in task.messages]
-        answer = self._call(
-            lambda: self._client.chat.completions.create(
-                model=self.model,
-                messages=messages,
-                n=count,
-                max_tokens=params.max_new_tokens,
-                temperature=params.temperature,
-                top_p=params.top_p,
-                **optional,
-            ),
-            task,
+        said: Any = [{"role": m.role, "content": m.content} for m in messages]
+        return self._client.chat.completions.create(
+            model=self.model, messages=said, max_tokens=params.max_new_tokens, temperature=params.temperature, top_p=params.top_p, **optional, **more
         )
-        choices = getattr(answer, "choices", None) or []
-        length = prompt_length = float("nan")
-        if choices and answer.usage is not None:
-            length, prompt_length = answer.usage.completion_tokens / len(choices), answer.usage.prompt_tokens / len(choices)
-        return [Reply(choice.message.content or "", length, choice.finish_reason == "stop", prompt_length) for choice in choices]
 
     def _call(self, request: Callable[[], Any], task: Task | None = None) -> Any:
         """The answer to a request, with the client's errors told in the user's terms."""
