@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from etude.types import Group, Segment, Task, Trajectory
 
 
 def begin(history: History, mode: Mode) -> Task:
-    return replace(begun_from(history.task, history.attempts[-1], mode, "", author="buffer"), id=f"{history.key}~{mode}")
+    return begun_from(history.task, history.attempts[-1], mode, "", author="buffer")
 
 
 def curriculum(**options: Any) -> SelfGrowingCurriculum:
@@ -26,7 +25,7 @@ def curriculum(**options: Any) -> SelfGrowingCurriculum:
 
 
 def tried(task: Task, *rewards: float, texts: Sequence[str] = ()) -> Group:
-    texts = texts or [f"{task.id}/{i}" for i in range(len(rewards))]
+    texts = texts or [f"{task.opening[-2].content if task.start else 'first'}, {i}" for i in range(len(rewards))]
     attempts = [
         Trajectory(task, [], [Segment([1], "policy", text)], "eos", reward=reward, tags={QUALITY: reward}) for text, reward in zip(texts, rewards, strict=True)
     ]
@@ -55,9 +54,9 @@ def test_histories_grow_step_by_step_and_only_the_newest_attempt_is_shown() -> N
     assert space.start_of(second).history.depth == 1
     space.observe([tried(second, 0.0, 1.0)])
     deepest = [e for e in space.buffer if len(e.item["attempts"]) == 2]
-    assert [e.item["attempts"] for e in deepest] == [[f"{first.id}/1", f"{second.id}/1"]]
+    assert [e.item["attempts"] for e in deepest] == [["first, 1", "first, 1, 1"]]
     third = begin(History.from_plain(deepest[0].item), "diverge")
-    assert [m.content for m in third.opening] == [first.prompt, f"{second.id}/1", "diverge"]
+    assert [m.content for m in third.opening] == [first.prompt, "first, 1, 1", "diverge"]
     assert space.metrics([third])["start/depth"] == 0.0, "a task that was not handed out is taken for a base task"
 
 

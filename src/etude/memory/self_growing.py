@@ -19,7 +19,7 @@ from etude.memory.curriculum import Curriculum
 from etude.memory.task_buffer import TaskBuffer
 from etude.rollouts.plain import task_from_plain, task_to_plain
 from etude.tasks.iterates import Mode
-from etude.types import Group, Metrics, Task, Trajectory, mean
+from etude.types import Group, Metrics, StartingPoint, Task, Trajectory, mean
 
 QUALITY = "quality"
 """Tag of a judged attempt: how good it is by itself, in [0, 1], whatever it is rewarded for."""
@@ -98,8 +98,8 @@ class SelfGrowingCurriculum(Curriculum):
         self.inner, self.buffer, self.begin, self.fits, self.seed = inner, buffer, begin, fits, seed
         self.share, self.minimum, self.diverge, self.prefix, self.expand, self.scores = share, minimum, diverge, prefix, expand, scores
         self.calls = self.steps = 0
-        self._given: dict[str, Start] = {}
-        """What the tasks begin from that were handed out and not observed yet, by their ids."""
+        self._given: dict[tuple[str, StartingPoint | None], Start] = {}
+        """What the tasks begin from that were handed out and not observed yet. A task keeps its id wherever it begins, for the sake of verifiers that know it by that."""
 
     def next(self, count: int) -> list[Task]:
         random = Random(f"{self.seed}/starts/{self.calls}")
@@ -108,7 +108,7 @@ class SelfGrowingCurriculum(Curriculum):
 
     def start_of(self, task: Task) -> Start:
         """What a task of this step begins from; a task from elsewhere is a base task."""
-        return self._given.get(task.id) or Start(History(task))
+        return self._given.get((task.id, task.start)) or Start(History(task))
 
     def observe(self, groups: Sequence[Group]) -> None:
         self.steps += 1
@@ -168,7 +168,7 @@ class SelfGrowingCurriculum(Curriculum):
 
     def _handed_out(self, start: Start) -> Task:
         task = start.history.task if start.mode is None else self.begin(start.history, start.mode)
-        self._given[task.id] = start
+        self._given[task.id, task.start] = start
         return task
 
     def _longer(self, history: History, judged: Sequence[Trajectory]) -> list[History]:

@@ -219,8 +219,7 @@ class ExIt(GRPO):
 
     def begin(self, history: History, mode: Mode) -> Task:
         """The task of a step from a history's newest attempt."""
-        task = next_step(history.task, history.attempts[-1], self.requests[mode], self.task_set, author="buffer")
-        return replace(task, id=f"{history.key}~{mode}")
+        return next_step(history.task, history.attempts[-1], self.requests[mode], self.task_set, author="buffer")
 
     def fits(self, task: Task) -> bool:
         """Whether a step's prompt leaves room for an answer."""
