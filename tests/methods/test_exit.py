@@ -20,7 +20,8 @@ from etude.models.language import LanguageModel
 from etude.run import Run
 from etude.settings import build_config
 from etude.tasks.base import TaskSet
-from etude.tasks.builtin import builtin_task_sets
+from etude.tasks.builtin.arithmetic import Arithmetic
+from etude.tasks.builtin.check_and_fix import CheckAndFix
 from etude.types import Segment, Trajectory, trajectories_of
 
 SMALL: dict[str, Any] = {
@@ -36,7 +37,7 @@ SHORT: dict[str, Any] = {"improve_request": "short", "diverge_request": "short"}
 GROWING: dict[str, Any] = {"start_share": 1.0, "buffer_minimum": 1, "prefix": "whole"}
 
 
-class Graded(type(builtin_task_sets()["arithmetic"]())):
+class Graded(Arithmetic):
     """Arithmetic in which a text is as good as its hash says, so that attempts differ."""
 
     def verify(self, task: Any, text: str) -> dict[str, float]:
@@ -46,7 +47,8 @@ class Graded(type(builtin_task_sets()["arithmetic"]())):
 def ready(tmp_path: Path, tasks: TaskSet | None = None, slug: str = "exit", **settings: Any) -> Any:
     config = build_config(slug, **{**SMALL, **(SHORT if slug == "exit" else {}), **settings})
     run = Run(tmp_path, RunConfig(save_trajectories=0))
-    method: Any = get_method(slug)(config, run, policy=LanguageModel.load("tiny", device="cpu"), task_set=tasks or Graded())
+    method_class: Any = get_method(slug)
+    method = method_class(config, run, policy=LanguageModel.load("tiny", device="cpu"), task_set=tasks or Graded())
     method.setup()
     run.step = 1
     return method
@@ -79,7 +81,8 @@ def test_steps_begin_from_what_was_written_before_and_learn_nothing_of_it(tmp_pa
 
 def test_without_its_parts_it_is_grpo_attempt_for_attempt(tmp_path: Path) -> None:
     weights, texts = [], []
-    for slug, settings in (("exit", {"start_share": 0.0, "kl_coefficient": 0.0}), ("grpo", {})):
+    alone: dict[str, dict[str, Any]] = {"exit": {"start_share": 0.0, "kl_coefficient": 0.0}, "grpo": {}}
+    for slug, settings in alone.items():
         method = ready(tmp_path / slug, slug=slug, **settings)
         groups = method.collect(method.curriculum.next(4))
         method.credit(groups)
@@ -142,7 +145,7 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="do not fit"):
         ready(tmp_path, max_new_tokens=120)
     with pytest.raises(InputError, match="single turns"):
-        ready(tmp_path, builtin_task_sets()["check-and-fix"]())
+        ready(tmp_path, CheckAndFix())
     (tmp_path / "mine.py").write_text("def words(text):\n    return text.split()\n")
     with pytest.raises(InputError, match="no list of numbers"):
         embedding(f"{tmp_path / 'mine.py'}:words")("two words")

@@ -176,7 +176,9 @@ class ExIt(GRPO):
         self.embed = embedding(config.embed_with)
         super().setup()
         self.require_single_turns("begins from single attempts; give tasks of single turns")
-        asked: dict[Mode, str] = {"improve": config.improve_request, "diverge": config.diverge_request}
+        asked: dict[Mode, str] = {"improve": config.improve_request}
+        if config.starts.diverge_share:
+            asked["diverge"] = config.diverge_request
         self.requests: dict[Mode, str] = {mode: self.chosen_request(spec, mode) for mode, spec in asked.items()}
         if config.kl_coefficient and config.reference_every:
             self.learner.reset_reference()
