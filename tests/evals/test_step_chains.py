@@ -23,6 +23,8 @@ def test_the_curve_and_what_a_chain_mended_and_spoilt() -> None:
     assert [metrics[f"quality_after@{k}"] for k in (0, 3)] == pytest.approx([(0.25 + 1 + 0.25 + 0.75) / 4, (1 + 0.25 + 1 + 0.75) / 4])
     assert (metrics["chain_fixed"], metrics["chain_broken"], metrics["chain_delta"], metrics["chain_oracle_stop"]) == (0.5, 0.25, 0.25, 0.75)
     assert metrics["chain_changed"] == 0.75
+    # Four of twelve steps exchange one character of the nine in either text.
+    assert metrics["step_edit"] == pytest.approx(4 / 12 / 18)
 
 
 def test_what_is_not_defined_is_left_out() -> None:

@@ -143,10 +143,10 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lower number first"):
         ready(tmp_path, quality_range=(1.0, 1.0))
     with pytest.raises(InputError, match="do not fit"):
-        ready(tmp_path, max_new_tokens=120)
+        ready(tmp_path, max_new_tokens=125)
     with pytest.raises(InputError, match="single turns"):
         ready(tmp_path, CheckAndFix())
     (tmp_path / "mine.py").write_text("def words(text):\n    return text.split()\n")
     with pytest.raises(InputError, match="no list of numbers"):
         embedding(f"{tmp_path / 'mine.py'}:words")("two words")
-    assert ready(tmp_path).begin(History(Graded().train_task(0, 0), ("x",), (0.0,)), "diverge").opening[-1].content == "second"
+    assert ready(tmp_path).begin(History(Graded().train_task(0, 0), ("x",), (0.0,)), "diverge").opening[-1].content == "unique"

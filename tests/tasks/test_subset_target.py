@@ -19,10 +19,10 @@ TASK = Task("t", (Message("user", "make 020 from 05 07 15 30"),), answer="1010",
 @pytest.mark.parametrize(
     ("text", "correct", "quality", "feedback"),
     [
-        ("answer: 1010", 1.0, 1.0, "gap +0"),
-        ("answer: 0110", 0.0, 0.9, "gap -2"),
-        ("answer: 1000", 0.0, 0.25, "gap +15"),
-        ("answer: 1111", 0.0, 0.0, "gap -37"),
+        ("answer: 1010", 1.0, 1.0, "gap +000"),
+        ("answer: 0110", 0.0, 0.9, "gap -002"),
+        ("answer: 1000", 0.0, 0.25, "gap +015"),
+        ("answer: 1111", 0.0, 0.0, "gap -037"),
         ("answer: 101", 0.0, 0.0, "error"),
         ("answer: 5+15", 0.0, 0.0, "error"),
         ("1010", 0.0, 0.0, "error"),
@@ -38,8 +38,8 @@ def test_a_step_shows_the_newest_attempt_and_its_gap_also_under_a_reward_of_ones
     task_set = RewardedTaskSet(SubsetTarget(numbers=4), RewardFunction(lambda task, text: 1.0, "mine"))
     first = next_step(TASK, "answer: 1000", named_request("short", "--improve-request", "improve"), task_set, author="buffer")
     again = next_step(first, "answer: 0110", "of {question}: {feedback}", task_set, author="buffer")
-    assert [(m.role, m.content) for m in first.opening[1:]] == [("assistant", "answer: 1000"), ("user", "check and fix gap +15")]
-    assert [(m.role, m.content) for m in again.opening[1:]] == [("assistant", "answer: 0110"), ("user", "of make 020 from 05 07 15 30: gap -2")]
+    assert [(m.role, m.content) for m in first.opening[1:]] == [("assistant", "answer: 1000"), ("user", "check and fix gap +015")]
+    assert [(m.role, m.content) for m in again.opening[1:]] == [("assistant", "answer: 0110"), ("user", "of make 020 from 05 07 15 30: gap -002")]
 
 
 def test_lessons_show_first_attempts_that_miss_and_steps_of_which_half_are_for_the_worse() -> None:
@@ -55,7 +55,7 @@ def test_lessons_show_first_attempts_that_miss_and_steps_of_which_half_are_for_t
             before = school.gap(task, task.messages[1].content)
             assert before is not None
             better.append(abs(gap) < abs(before))
-    assert {name: count / 600 for name, count in kinds.items()} == pytest.approx({"first": 0.25, "check": 0.375, "second": 0.375}, abs=0.06)
+    assert {name: count / 600 for name, count in kinds.items()} == pytest.approx({"first": 0.25, "check": 0.375, "unique": 0.375}, abs=0.06)
     assert sum(better) / len(better) == pytest.approx(0.5, abs=0.08)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
-from etude.evals.revision import Rounds, revision_metrics
+from etude.evals.revision import Rounds, edit_ratio, revision_metrics
 from etude.types import Metrics, Trajectory, mean
 
 
@@ -20,7 +21,8 @@ def rounds_of(chains: Sequence[Sequence[Trajectory]], answer_in: Callable[[str],
 def improvement_metrics(chains: Sequence[Sequence[Trajectory]], answer_in: Callable[[str], str | None]) -> Metrics:
     """What further steps gain. `correct_after@k`, `quality_after@k`: mean verdict and mean reward after k steps, for k of 0, the powers of 2, and the last.
 
-    `chain_...`: `revision_metrics` of the first attempt and the last, without those that have no value here. Empty without chains.
+    `step_edit`: mean edit distance between an attempt and the next over both lengths. `chain_...`: `revision_metrics` of the first attempt and the last, without those that
+    have no value here. Empty without chains.
     """
     if not chains:
         return {}
@@ -29,6 +31,8 @@ def improvement_metrics(chains: Sequence[Sequence[Trajectory]], answer_in: Calla
     for k in shown_steps(last):
         metrics[f"correct_after@{k}"] = float(rounds.accuracy[k])
         metrics[f"quality_after@{k}"] = mean([chain[k].reward for chain in chains if not math.isnan(chain[k].reward)])
+    if last:
+        metrics["step_edit"] = mean([edit_ratio(a.last_text, b.last_text) for chain in chains for a, b in pairwise(chain)])
     whole = {f"chain_{name}": value for name, value in revision_metrics(rounds).items() if "@" not in name}
     return {name: value for name, value in (metrics | whole).items() if not math.isnan(value)}
 

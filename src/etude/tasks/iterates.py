@@ -23,9 +23,10 @@ REQUESTS: Mapping[str, Mapping[Mode, str]] = {
         "diverge": "Above is the latest attempt. {feedback}\nFind a better one by a clearly different approach than the one above. Write the whole solution and "
         "state the final answer in the same form as before.",
     },
-    "short": {"improve": "check and fix {feedback}", "diverge": "second {feedback}"},
+    "short": {"improve": "check and fix {feedback}", "diverge": "unique {feedback}"},
 }
-"""Requests by name: for models that follow instructions, and for small ones, which have to be taught what they mean (the lessons of `subset-target` do)."""
+"""Requests by name: for models that follow instructions, and for small ones, which have to be taught what they mean (the lessons of `subset-target` do). Both short ones
+are a token of the embedded model."""
 
 
 def named_request(spec: str, option: str, mode: Mode) -> str:

@@ -129,7 +129,7 @@ class ExItConfig(GRPOConfig):
         common={
             "tasks": "subset-target",
             "warm_tasks": "subset-target:lessons=true",
-            "warm_steps": 150,
+            "warm_steps": 240,
             "warm_tasks_per_step": 64,
             "warm_lr": 1e-3,
             "lr": 3e-4,
@@ -154,8 +154,20 @@ class ExItConfig(GRPOConfig):
         ),
         preconditions=(
             Precondition("the form is known", "exit", Final("format_first"), at_least=0.9, otherwise="the warm start did not teach the form of an answer"),
+            Precondition(
+                "a step keeps most of an attempt",
+                "exit",
+                Final("edit_first"),
+                at_most=0.07,
+                otherwise="the warm start did not teach to copy: steps are new guesses",
+            ),
             Precondition("steps gain nothing at first", "exit", Final("gain_first"), at_most=0.1, otherwise="the warm start improves its attempts already"),
         ),
+        tried="The warm start, on seed 0, in an earlier spelling of the tasks (gaps without leading zeros, requests of different lengths). After 76 steps of imitation "
+        "every answer had the form, but the loss had stood at 0.52 nats a token since step 16, as for random digits: nothing was copied, a step was an edit of 0.1 of both "
+        "texts, and exact answers stayed at 0 % to 2 % over 8 steps on 64 tasks. Since then the digits of an attempt stand at one distance from those of the next, and the "
+        "warm start is longer; neither this start nor an arm was tried. By computation, the best change of at most two digits at every step finds the sum for 83 % of 100 "
+        "held-out tasks within 4 steps, a random one for 2 % after 16.",
         seeds=reported_seeds(3),
         quick={"warm_steps": 2, "warm_tasks_per_step": 8, "tasks_per_step": 2, "group_size": 4, "buffer_minimum": 2, "eval_tasks": 8, "improve_steps": 4},
     ),

@@ -28,7 +28,8 @@ class SubsetTarget(GeneratedTaskSet):
     """'make 075 from 07 30 12 24 05 28 16 21' -> 'answer: 01010001': a digit for each number, 1 where it is taken.
 
     The reward is the quality of an answer, 1 - min(1, |sum - target| / target); `correct` is 1 for the exact sum alone. An answer of another form is worth 0. `feedback` of an
-    attempt is the signed gap, target less sum. Numbers are written with two digits and targets with three, so that every number has its place.
+    attempt is the signed gap, target less sum. Numbers are written with two digits, targets and gaps with three, so that every number has its place, and the digits of an
+    attempt stand at one distance from those of the next: a small model copies by place.
 
     numbers: how many, at least 2. high: largest of them, up to 99.
     lessons: training tasks are a short school instead, to be imitated: first attempts that miss, and steps from an attempt that turn a few digits over, half of them for the
@@ -68,7 +69,7 @@ class SubsetTarget(GeneratedTaskSet):
 
     def feedback(self, task: Task, text: str) -> str:
         gap = self.gap(task, text)
-        return "error" if gap is None else f"gap {gap:+d}"
+        return "error" if gap is None else f"gap {gap:+04d}"
 
     def gap(self, task: Task, text: str) -> int | None:
         """Target less sum of an attempt; None where it has another form."""
