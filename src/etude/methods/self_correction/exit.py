@@ -163,11 +163,11 @@ class ExItConfig(GRPOConfig):
             ),
             Precondition("steps gain nothing at first", "exit", Final("gain_first"), at_most=0.1, otherwise="the warm start improves its attempts already"),
         ),
-        tried="The warm start, on seed 0, in an earlier spelling of the tasks (gaps without leading zeros, requests of different lengths). After 76 steps of imitation "
-        "every answer had the form, but the loss stood between 0.51 and 0.54 nats a token since step 16, as for random digits: the last answer of a "
-        "chain differed from the first by an edit of 0.1 of both texts, and exact answers stayed at 0 % to 2 % over 8 steps on 64 tasks. Since then the digits of an attempt stand at one distance from those of the next, "
-        "and the warm start is longer; neither this start nor an arm was tried. By computation, the best change of at most two digits at every step finds the sum for 83 % "
-        "of 100 held-out tasks within 4 steps, a random one for 2 % after 16.",
+        tried="The warm start, on seed 0, in an earlier spelling of the tasks (gaps without leading zeros, requests of different lengths). After 76 steps of imitation every "
+        "answer had the form, but the loss stood between 0.51 and 0.54 nats a token since step 16, as for random digits: the last answer of a chain differed from the "
+        "first by an edit of 0.1 of both texts, and exact answers stayed at 0 % to 2 % over 8 steps on 64 tasks. Since then the digits of an attempt stand at one "
+        "distance from those of the next, and the warm start is longer; neither this start nor an arm was tried. By computation, the best change of at most two digits at "
+        "every step finds the sum for 83 % of 100 held-out tasks within 4 steps, a random one for 2 % after 16.",
         seeds=reported_seeds(3),
         quick={"warm_steps": 2, "warm_tasks_per_step": 8, "tasks_per_step": 2, "group_size": 4, "buffer_minimum": 2, "eval_tasks": 8, "improve_steps": 4},
     ),
