@@ -40,6 +40,7 @@ OWN: dict[str, dict[str, Any]] = {
     "co-reward": {"max_new_tokens": 24, "export": "last"},
     "knowrl": {"seed_size": 12, "introspection_runs": 4},
     "ssr-zero": {"judge_probe_tasks": 2, "judge_tokens": 8},
+    "exit": {"buffer_minimum": 2, "start_share": 0.8, "improve_steps": 2, "reference_every": 1, "diversity": True},
     "rest-em": {"steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
     "b-star": {"steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4, "temperatures": (0.8, 1.2), "search_tasks": 2},
     "cosc": {"tasks": "small-programs", "steps_per_round": 1, "tasks_per_round": 4, "rounds": 3, "export": "last"},

@@ -603,6 +603,14 @@ class TestReference:
         assert losses[0] == losses[1]
         assert identical(weights(learner.model), weights(resumed.model))
 
+        # A reference that moves slowly: a share of the earlier one stays.
+        earlier, now = learner.state()[1], dict(learner.model.named_parameters())
+        learner.reset_reference(keep=0.75)
+        later = {name.removeprefix("reference."): value for name, value in learner.state()[1].items() if name.startswith("reference.")}
+        assert later
+        for name, value in later.items():
+            torch.testing.assert_close(value, 0.75 * earlier[f"reference.{name}"] + 0.25 * now[name])
+
         # Going back to before the reset, the run's first policy is the reference again.
         learner.load_state(*before_the_reset)
         assert learner.logprobs(trajectories, reference=True) == start

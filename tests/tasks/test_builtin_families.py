@@ -48,7 +48,7 @@ def spoken(messages: Sequence[Message]) -> list[Segment]:
 
 def test_the_families_that_there_are() -> None:
     expected = """
-        arithmetic calculator can-and-cannot check-and-fix commands compare countdown keyed-shift lists max5 max5-flaws modular rating small-programs strings translation
+        arithmetic calculator can-and-cannot check-and-fix commands compare countdown keyed-shift lists max5 max5-flaws modular rating small-programs strings subset-target translation
         translation-judging two-views word-problems
     """
     assert expected.split() == NAMES
@@ -92,7 +92,8 @@ def test_demonstrations_without_slips_are_right_and_in_form(name: str) -> None:
         task = task_set.train_task(1, i)
         conversation = task_set.conversation(task, i)
         assert replayed(task_set, task, conversation) == 1.0, conversation
-        assert task_set.verify(task, conversation[-1].content) == {"correct": 1.0, "format": 1.0}
+        # A family that grades answers says of a right one that it is as good as can be.
+        assert task_set.verify(task, conversation[-1].content) == dict.fromkeys({"correct", "format", *task_set.reward_weights}, 1.0)
         if task_set.max_turns == 1:
             assert conversation[-1].content == task_set.demonstration(task, i)
 

@@ -7,7 +7,7 @@ pytest.importorskip("reasoning_gym")
 import ast
 
 import sympy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reasoning_gym.factory import DATASETS
 
@@ -62,6 +62,7 @@ def test_literals_and_what_is_no_expression_pass(answer):
     assert harmless_literal(answer)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_what_passes_as_a_literal_is_one_or_no_expression(text):
     if harmless_literal(text):
@@ -76,6 +77,7 @@ numbers = st.integers(0, 99).map(str) | st.just("x")
 expressions = st.recursive(numbers, lambda inner: st.tuples(inner, st.sampled_from("+-*"), inner).map(lambda p: f"({''.join(p)})"), max_leaves=12)
 
 
+@settings(deadline=None)
 @given(expressions)
 def test_what_passes_as_an_expression_sympy_reads(text):
     assert harmless_expression(text)

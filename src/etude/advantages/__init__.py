@@ -1,6 +1,7 @@
 """How judgement becomes per-token credit: pure functions of rewards, and how to write their results onto trajectories."""
 
 from etude.advantages.assign import assign_by_group, assign_tokens, whiten_tokens, whiten_trajectories
+from etude.advantages.diversity import diversity_weights, weighted_by_diversity
 from etude.advantages.group import batch_normalised, centred, group_normalised, leave_one_out
 from etude.advantages.novelty import sharpened_by_novelty
 from etude.advantages.reshaping import bounded, entropy_weights
@@ -16,6 +17,7 @@ __all__ = [
     "bounded",
     "by_turn",
     "centred",
+    "diversity_weights",
     "entropy_weights",
     "group_normalised",
     "group_relative_returns",
@@ -24,6 +26,7 @@ __all__ = [
     "rewards_with_kl",
     "sharpened_by_novelty",
     "turn_returns",
+    "weighted_by_diversity",
     "whiten",
     "whiten_tokens",
     "whiten_trajectories",

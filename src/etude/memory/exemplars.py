@@ -6,6 +6,7 @@ Similarity is the cosine of counts of three-character pieces by default: it need
 from __future__ import annotations
 
 import math
+import zlib
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,15 @@ def trigrams(text: str) -> Mapping[str, float]:
     """How often each piece of three characters occurs, case and runs of white space aside; of a shorter text the whole."""
     plain = " ".join(text.lower().split())
     return Counter(plain[i : i + 3] for i in range(max(1, len(plain) - 2)))
+
+
+def hashed(features: Mapping[str, float], size: int = 64) -> list[float]:
+    """Named weights as a vector of `size` numbers and length 1: each name adds its weight to a place that its hash names. Zeros without features."""
+    vector = [0.0] * size
+    for name, weight in features.items():
+        vector[zlib.crc32(name.encode()) % size] += weight
+    norm = math.sqrt(sum(w * w for w in vector))
+    return [w / norm for w in vector] if norm else vector
 
 
 def cosine(a: Mapping[str, float], b: Mapping[str, float], norms: float) -> float:

@@ -277,12 +277,18 @@ class Learner:
             self._reference_lean = self._shorter_forward(self._reference)
 
     @torch.no_grad()
-    def reset_reference(self) -> None:
+    def reset_reference(self, *, keep: float = 0.0) -> None:
         """Make the policy as it is now the reference, in place of the one before. What the run began with is kept beside it where `freeze_reference` was called.
 
         A copy of the weights that train is kept and saved with the state; with an adapter that is the adapter alone.
+        keep: share of the earlier reference that stays, in [0, 1): reference <- keep reference + (1 - keep) policy. Above 0 it takes a reference that was reset before.
         """
-        self._later_reference = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
+        now = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
+        if keep:
+            if self._later_reference is None:
+                raise RuntimeError("there is no reference to keep a share of; call reset_reference() before the first update")
+            now = {name: value.float().lerp(self._later_reference[name].float(), keep).to(value.dtype) for name, value in now.items()}
+        self._later_reference = now
 
     @property
     def _has_adapter(self) -> bool:

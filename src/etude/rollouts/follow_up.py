@@ -23,7 +23,7 @@ def has_room(policy: LanguageModel, task: Task, max_new_tokens: int) -> bool:
 
     What does not fit is for the caller to leave out: were it cut instead, the reader would not see what the verdict is about.
     """
-    return len(policy.render(task.messages)) + max_new_tokens <= policy.context_length
+    return len(policy.render(task.opening)) + max_new_tokens <= policy.context_length
 
 
 def follow_up_rollouts(

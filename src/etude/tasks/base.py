@@ -78,6 +78,10 @@ class TaskSet(ABC):
         """The number, from 0, of the first wrong one of a solution's steps, -1 where none is wrong; None where the set cannot tell."""
         return None
 
+    def feedback(self, task: Task, text: str) -> str:
+        """What may be shown of an attempt before the next one, without giving the answer away: by how much it misses, an error message. Empty where there is nothing."""
+        return ""
+
     def environment(self) -> Environment | None:
         """A fresh single-use environment for one multi-turn episode, or None for single-turn tasks."""
         return None

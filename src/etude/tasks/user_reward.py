@@ -113,6 +113,9 @@ class RewardedTaskSet(TaskSet):
     def first_wrong_step(self, task: Task, steps: Sequence[str]) -> int | None:
         return self._tasks.first_wrong_step(task, steps)
 
+    def feedback(self, task: Task, text: str) -> str:
+        return self._tasks.feedback(task, text)
+
     def environment(self) -> Environment | None:
         return self._tasks.environment()
 

@@ -28,6 +28,7 @@ _FAMILIES = {
     "can-and-cannot": "can_and_cannot:CanAndCannot",
     "keyed-shift": "keyed_shift:KeyedShift",
     "small-programs": "small_programs:SmallProgramTasks",
+    "subset-target": "subset_target:SubsetTarget",
 }
 
 
