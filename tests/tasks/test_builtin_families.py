@@ -41,7 +41,7 @@ def replayed(task_set: GeneratedTaskSet, task: Task, conversation: Sequence[Mess
 
 def test_the_families_that_there_are() -> None:
     expected = """
-        arithmetic calculator can-and-cannot check-and-fix commands compare countdown lists max5 max5-flaws modular rating strings translation translation-judging two-views
+        arithmetic calculator can-and-cannot check-and-fix commands compare countdown lists max5 max5-flaws modular rating strategies strings translation translation-judging two-views
         word-problems
     """
     assert expected.split() == NAMES
@@ -135,6 +135,7 @@ def test_instructions_come_before_the_prompt_when_asked_for(name: str) -> None:
         ("max5", {"sums": 0}, "sums is 0"),
         ("max5", {"jumps": 2}, "jumps is 2"),
         ("max5-flaws", {"errors": 0}, "errors is 0"),
+        ("strategies", {"again": 2}, "again is 2"),
     ],
 )
 def test_difficulties_that_make_no_sense_are_named(name: str, options: dict, named: str) -> None:
