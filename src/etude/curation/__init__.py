@@ -5,6 +5,6 @@ It stands between rewards and objective. Functions take trajectories and return 
 
 from etude.curation.corpus import Corpus
 from etude.curation.examples import conversation_example, relabelled, spliced, with_origin
-from etude.curation.keep import capped, distinct, rewarded
+from etude.curation.keep import capped, distinct, one_per_task, rewarded
 
-__all__ = ["Corpus", "capped", "conversation_example", "distinct", "relabelled", "rewarded", "spliced", "with_origin"]
+__all__ = ["Corpus", "capped", "conversation_example", "distinct", "one_per_task", "relabelled", "rewarded", "spliced", "with_origin"]

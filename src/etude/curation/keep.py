@@ -35,3 +35,21 @@ def capped(trajectories: Sequence[Trajectory], per_task: int, random: Random) ->
         of_task.setdefault(trajectory.task.id, []).append(i)
     kept = {i for places in of_task.values() for i in (places if len(places) <= per_task else random.sample(places, per_task))}
     return [t for i, t in enumerate(trajectories) if i in kept]
+
+
+def one_per_task(trajectories: Sequence[Trajectory], kind: Callable[[Trajectory], Hashable], random: Random) -> list[Trajectory]:
+    """One attempt of each task: of the kinds that a task has, the one that was taken least so far; of that kind's attempts, and of kinds taken alike, one at random.
+
+    Ways that succeed more often on the same task, or are merely tried more often, are not learnt more for it.
+    """
+    of_task: dict[str, dict[Hashable, list[Trajectory]]] = {}
+    for trajectory in trajectories:
+        of_task.setdefault(trajectory.task.id, {}).setdefault(kind(trajectory), []).append(trajectory)
+    taken: dict[Hashable, int] = {}
+    kept: list[Trajectory] = []
+    for kinds in of_task.values():
+        least = min(taken.get(k, 0) for k in kinds)
+        chosen = random.choice([k for k in kinds if taken.get(k, 0) == least])
+        taken[chosen] = taken.get(chosen, 0) + 1
+        kept.append(random.choice(kinds[chosen]))
+    return kept

@@ -50,8 +50,12 @@ _END = "End with a line 'answer: X'."
 STANDARD = (
     Strategy("direct", "Direct answer.\n", "Answer the question at once, without any working, in one line 'answer: X'."),
     Strategy("cot", "Step by step.\n", f"Solve the question step by step, one step to a line. {_END}"),
-    Strategy("l2m", "Smaller questions first.\n", f"Split the question into smaller ones, from the easiest on. Ask and answer each in a line of its own. {_END}"),
-    Strategy("pot", "By a program.\n", "Write a Python program, between <python> and </python>, that prints the answer to the question and nothing else.", "python"),
+    Strategy(
+        "l2m", "Smaller questions first.\n", f"Split the question into smaller ones, from the easiest on. Ask and answer each in a line of its own. {_END}"
+    ),
+    Strategy(
+        "pot", "By a program.\n", "Write a Python program, between <python> and </python>, that prints the answer to the question and nothing else.", "python"
+    ),
 )
 """For models that follow instructions."""
 SHORT = (Strategy("direct", "direct: "), Strategy("cot", "cot: "), Strategy("l2m", "l2m: "), Strategy("pot", "pot: ", "", "calculator"))
@@ -85,7 +89,9 @@ def _from_file(spec: str) -> tuple[Strategy, ...]:
         if not isinstance(entry, dict) or not {"name", "tag"} <= entry.keys() <= set(known) or not all(isinstance(v, str) for v in entry.values()):
             raise InputError(f"the file {spec} has an entry {entry!r}; {expected}, all of them texts")
         if entry.get("program", "") not in get_args(Program) or not entry["name"] or not entry["tag"].strip():
-            raise InputError(f"the strategy {entry['name']!r} of {spec}: expected a name, a tag, and for program one of {', '.join(filter(None, get_args(Program)))}")
+            raise InputError(
+                f"the strategy {entry['name']!r} of {spec}: expected a name, a tag, and for program one of {', '.join(filter(None, get_args(Program)))}"
+            )
     strategies = tuple(Strategy(**entry) for entry in entries)
     if len({s.name for s in strategies}) < len(strategies):
         raise InputError(f"the file {spec} has two strategies of one name; expected different ones")
@@ -139,9 +145,14 @@ class Strategic(TaskSet):
         self.max_new_tokens = tasks.max_new_tokens
 
     @classmethod
-    def named(cls, spec: str, tasks: TaskSet) -> Strategic:
+    def named(cls, spec: str, tasks: TaskSet) -> TaskSet:
         """From `strategies`, which are the standard ones, or `strategies:short`, or `strategies:FILE.yaml`."""
-        return cls(tasks, load_strategies(spec.partition(":")[2] or "standard"))
+        return cls.around(tasks, load_strategies(spec.partition(":")[2] or "standard"))
+
+    @classmethod
+    def around(cls, tasks: TaskSet, strategies: Sequence[Strategy]) -> TaskSet:
+        """The tasks as they are, where they judge answers in these strategies by themselves; otherwise with this around them."""
+        return tasks if strategies_in(tasks) == tuple(strategies) else cls(tasks, strategies)
 
     def train_task(self, seed: int, index: int) -> Task:
         return self.tasks.train_task(seed, index)
@@ -153,9 +164,7 @@ class Strategic(TaskSet):
         return self.tasks.verify(task, outcome(text, self.strategies, self._sandbox))
 
     def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
-        come_to = [
-            replace(s, text=outcome(s.text, self.strategies, self._sandbox)) if s.author == "policy" else s for s in trajectory.segments
-        ]
+        come_to = [replace(s, text=outcome(s.text, self.strategies, self._sandbox)) if s.author == "policy" else s for s in trajectory.segments]
         return self.tasks.verify_trajectory(replace(trajectory, segments=come_to))
 
     def answer_in(self, text: str) -> str | None:
