@@ -18,7 +18,7 @@ from etude.sandbox import Limits, Sandbox, open_sandbox
 from etude.tasks.base import TaskSet
 from etude.tasks.builtin.calculator import plain_number
 from etude.tasks.builtin.expressions import evaluate
-from etude.tasks.python_tool import called_code
+from etude.tasks.python_tool import OPEN, called_code
 from etude.tasks.templates import filled
 from etude.types import Message, Task, Trajectory
 
@@ -124,8 +124,9 @@ def _run(solution: str, program: Program, sandbox: Sandbox | None) -> str | None
         except ValueError:
             return None
     assert sandbox is not None, "Python programs need a sandbox"
-    code = called_code(solution)
-    result = sandbox.run([solution if code is None else code])[0]
+    # Without the marks all of it is the program, a fence around it taken off.
+    code = called_code(solution if OPEN in solution else OPEN + solution)
+    result = sandbox.run([code or ""])[0]
     shown = f"{result.stdout}\n{result.value or ''}".strip()
     return shown.splitlines()[-1] if result.ok and shown else None
 
@@ -142,7 +143,8 @@ class Strategic(TaskSet):
         self.tasks, self.strategies = tasks, tuple(strategies)
         self._sandbox = open_sandbox("safe", limits=Limits(seconds=seconds)) if any(s.program == "python" for s in strategies) else None
         self.name, self.stop, self.reward_weights = tasks.name, tasks.stop, tasks.reward_weights
-        self.max_new_tokens = tasks.max_new_tokens
+        # A tag has no more tokens than characters.
+        self.max_new_tokens = tasks.max_new_tokens + max(len(s.tag) for s in self.strategies)
 
     @classmethod
     def named(cls, spec: str, tasks: TaskSet) -> TaskSet:
