@@ -37,7 +37,8 @@ REWARD = "def steps_only(task, text):\n    return float(text.startswith('l2m: ')
 def ready(tmp_path: Path, **settings: Any) -> Any:
     options = {k: v for k, v in {**SMALL, "tasks": "strategies", **settings}.items()}
     config = build_config("smart", **options)
-    method: Any = get_method("smart")(config, Run(tmp_path, RunConfig(save_trajectories=0)), policy=LanguageModel.load("tiny", device="cpu"))
+    smart_class: Any = get_method("smart")
+    method = smart_class(config, Run(tmp_path, RunConfig(save_trajectories=0)), policy=LanguageModel.load("tiny", device="cpu"))
     method.setup()
     method.run.step = method.round = 1
     return method
