@@ -27,6 +27,8 @@ RIGHT: Mapping[str, Mapping[str, float]] = {
     "bracket": {"direct": 0.1, "cot": 0.35, "l2m": 0.75, "pot": 0.35},
 }
 """Share of a strategy's lessons that are right, by kind."""
+HABIT = "cot"
+"""The strategy that lessons can prefer."""
 AGAIN = "again"
 """What a lesson that begins after wrong attempts says after each of them."""
 LIMIT = 99
@@ -47,6 +49,7 @@ class StrategyWorld(GeneratedTaskSet):
 
     lessons: show all strategies, right as often as RIGHT says; otherwise demonstrations take the best one and are right.
     again: share of the training tasks of lessons that begin after one to three wrong attempts in other strategies.
+    habit: share of the lessons that go step by step (`cot`) wherever that has not failed yet; the others are in all strategies alike often.
     """
 
     name = "strategies"
@@ -56,13 +59,14 @@ class StrategyWorld(GeneratedTaskSet):
     )
     strategies: ClassVar[tuple[Strategy, ...]] = SHORT
 
-    def __init__(self, *, lessons: bool = False, again: float = 0.0, **options: Unpack[FamilyOptions]) -> None:
+    def __init__(self, *, lessons: bool = False, again: float = 0.0, habit: float = 0.47, **options: Unpack[FamilyOptions]) -> None:
         super().__init__(**options)
-        if not 0 <= again <= 1:
-            raise InputError(f"again is {again}; expected a share in [0, 1]")
-        if again and not lessons:
-            raise InputError("again is a share of lessons; expected lessons=true with it")
-        self.lessons, self.again = bool(lessons), again
+        for name, share in {"again": again, "habit": habit}.items():
+            if not 0 <= share <= 1:
+                raise InputError(f"{name} is {share}; expected a share in [0, 1]")
+        if (again or habit != 0.47) and not lessons:
+            raise InputError("again and habit are shares of lessons; expected lessons=true with them")
+        self.lessons, self.again, self.habit = bool(lessons), again, habit
 
     # Problems
 
@@ -100,7 +104,9 @@ class StrategyWorld(GeneratedTaskSet):
             direct, best = random.random() < self.direct, BEST[task.info["kind"]]
             strategy = next(s for s in self.strategies if s.name == ("direct" if direct else best))
             return self.lesson(task, strategy, random, right=random.random() >= 2 * self.slips)
-        strategy = random.choice([s for s in self.strategies if s.name not in task.info.get("tried", ())])
+        left = [s for s in self.strategies if s.name not in task.info.get("tried", ())]
+        usual = [s for s in left if s.name == HABIT]
+        strategy = usual[0] if usual and random.random() < self.habit else random.choice(left)
         return self.lesson(task, strategy, random, right=random.random() < RIGHT[task.info["kind"]][strategy.name])
 
     def work(self, task: Task, random: Random, slips: float) -> tuple[list[str], str]:
