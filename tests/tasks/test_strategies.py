@@ -101,5 +101,14 @@ def test_a_lesson_that_begins_again_shows_wrong_attempts_first() -> None:
         given = [m.content for m in task.messages if m.role == "assistant"]
         assert [s.name for text in given if (s := strategy_of(text, SHORT))] == task.info["tried"]
         assert not any(tasks.verify(task, text)["correct"] for text in given)
-    with pytest.raises(InputError, match="again is a share of lessons"):
+    with pytest.raises(InputError, match="again and habit are shares of lessons"):
         StrategyWorld(again=0.5)
+
+
+def test_a_habit_is_one_strategy_wherever_it_has_not_failed() -> None:
+    tasks = StrategyWorld(lessons=True, again=0.5, habit=1.0)
+    for i in range(60):
+        task = tasks.train_task(2, i)
+        text = tasks.demonstration(task, i)
+        assert text is not None
+        assert text.startswith("cot: ") == ("cot" not in task.info.get("tried", ()))

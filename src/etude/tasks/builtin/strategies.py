@@ -59,12 +59,12 @@ class StrategyWorld(GeneratedTaskSet):
     )
     strategies: ClassVar[tuple[Strategy, ...]] = SHORT
 
-    def __init__(self, *, lessons: bool = False, again: float = 0.0, habit: float = 0.47, **options: Unpack[FamilyOptions]) -> None:
+    def __init__(self, *, lessons: bool = False, again: float = 0.0, habit: float = 0.0, **options: Unpack[FamilyOptions]) -> None:
         super().__init__(**options)
         for name, share in {"again": again, "habit": habit}.items():
             if not 0 <= share <= 1:
                 raise InputError(f"{name} is {share}; expected a share in [0, 1]")
-        if (again or habit != 0.47) and not lessons:
+        if (again or habit) and not lessons:
             raise InputError("again and habit are shares of lessons; expected lessons=true with them")
         self.lessons, self.again, self.habit = bool(lessons), again, habit
 
