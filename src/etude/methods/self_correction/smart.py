@@ -100,8 +100,8 @@ class SMARTConfig(IteratedConfig):
         ),
         common={
             "tasks": "strategies",
-            "warm_tasks": "strategies:lessons=true,again=0.35,habit=0.47",
-            "warm_steps": 160,
+            "warm_tasks": "strategies:lessons=true,again=0.35,habit=0.4",
+            "warm_steps": 240,
             "warm_lr": 1e-3,
             "bootstrap": 0,
             "lr": 3e-4,

@@ -45,7 +45,7 @@ class Line(NamedTuple):
 class StrategyWorld(GeneratedTaskSet):
     """'compute 9*8 then +19 then -6': a chain -> 'pot: 9*8+19-6', which a calculator runs.
     'compute 4 1 7 9 then reverse then +2': a list, which the calculator cannot read -> 'cot: 9 7 1 4', '11 9 3 6', 'answer: 11 9 3 6'.
-    'compute 5+6 then *3 then +4': a sum that is multiplied, whose program needs brackets -> 'l2m: 5+6? 11', '11*3? 33', '33+4? 37', 'answer: 37'.
+    'compute 5+6 then *3 then +4': a sum that is multiplied, whose program needs brackets -> 'l2m: ? 5+6=11', '? 11*3=33', '? 33+4=37', 'answer: 37'.
 
     lessons: show all strategies, right as often as RIGHT says; otherwise demonstrations take the best one and are right.
     again: share of the training tasks of lessons that begin after one to three wrong attempts in other strategies.
@@ -126,7 +126,7 @@ class StrategyWorld(GeneratedTaskSet):
         if strategy.name == "direct":
             shown = []
         elif strategy.name == "l2m":
-            shown = [f"{line.asked}? {line.result}" for line in lines]
+            shown = [f"? {line.asked}{': ' if kind == 'list' else '='}{line.result}" for line in lines]
         else:
             shown = [line.result if kind == "list" else f"{line.asked}={line.result}" for line in lines]
         return strategy.tag + "\n".join([*shown, f"answer: {lines[-1].result}"])
