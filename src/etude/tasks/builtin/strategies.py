@@ -53,7 +53,7 @@ class StrategyWorld(GeneratedTaskSet):
     """
 
     name = "strategies"
-    max_new_tokens = 56
+    max_new_tokens = 60
     instruction: ClassVar[str] = (
         "Compute from left to right. Begin with 'direct: ', 'cot: ', 'l2m: ' and end with a line 'answer: X', or begin with 'pot: ' and write one expression."
     )
