@@ -40,8 +40,6 @@ from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
 
 REQUESTS = {"standard": "That answer is wrong. Solve the question once more, in another way.", "short": "again"}
 """What follows a wrong try, by name."""
-AT_ONCE = 64
-"""Tasks that are tried together; a round's tokens are counted after each such lot."""
 
 
 @dataclass
@@ -68,7 +66,7 @@ class SMARTConfig(IteratedConfig):
     keep_above: float = 0.5
     """A reward above this is a success."""
     round_tokens: Count = 0
-    """End a round's collecting once so many tokens are generated (0: when its tasks are done)."""
+    """Go on with as many tasks again until a round has generated so many tokens (0: no), so that arms of different cost per task can be compared."""
     request: str = "auto"
     """What follows a wrong try: `standard`, `short`, or a text file, in which {question} stands for the task."""
     shuffle_tags: bool = False
@@ -106,7 +104,7 @@ class SMARTConfig(IteratedConfig):
             "bootstrap": 0,
             "lr": 3e-4,
             "rounds": 2,
-            "tasks_per_round": 4096,
+            "tasks_per_round": 64,
             "round_tokens": 24000,
             "steps_per_round": 20,
             "tasks_per_step": 32,
@@ -147,7 +145,15 @@ class SMARTConfig(IteratedConfig):
             ),
         ),
         seeds=reported_seeds(3),
-        quick={"warm_steps": 2, "warm_tasks_per_step": 8, "round_tokens": 200, "steps_per_round": 1, "eval_tasks": 8, "evaluate_every": 1},
+        quick={
+            "warm_steps": 2,
+            "warm_tasks_per_step": 8,
+            "tasks_per_round": 4,
+            "round_tokens": 200,
+            "steps_per_round": 1,
+            "eval_tasks": 8,
+            "evaluate_every": 1,
+        },
     ),
 )
 class SMART(IteratedImitation):
@@ -201,11 +207,11 @@ class SMART(IteratedImitation):
     def examples(self, tasks: Sequence[Task]) -> tuple[list[Trajectory], Metrics]:
         begun, groups = self.run.ledger.generated_tokens, list[Group]()
         first = self.config.bootstrap > 0 and self.round == 1
-        for place in range(0, len(tasks), AT_ONCE):
-            lot = tasks[place : place + AT_ONCE]
-            groups += self.bootstrapped(lot, place) if first else self.tried_in_turn(lot, place)
-            if self.config.round_tokens and self.run.ledger.generated_tokens - begun >= self.config.round_tokens:
+        while True:
+            groups += self.bootstrapped(tasks, len(groups)) if first else self.tried_in_turn(tasks, len(groups))
+            if self.run.ledger.generated_tokens - begun >= self.config.round_tokens:
                 break
+            tasks = self.round_tasks()
         self.run.save_trajectories(self.run.step, self._sampled_records(groups))
         self.remember(groups)
         kept = self.kept(trajectories_of(groups))
