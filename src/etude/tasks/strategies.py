@@ -63,17 +63,13 @@ SHORT = (Strategy("direct", "direct: "), Strategy("cot", "cot: "), Strategy("l2m
 NAMED: Mapping[str, tuple[Strategy, ...]] = {"standard": STANDARD, "short": SHORT}
 
 
-def load_strategies(spec: str, only: Sequence[str] = ()) -> tuple[Strategy, ...]:
-    """The strategies that a name of NAMED or a YAML file gives; with `only`, those of these names.
+def load_strategies(spec: str) -> tuple[Strategy, ...]:
+    """The strategies that a name of NAMED or a YAML file gives.
 
-    A file holds a list of mappings with `name`, `tag` and, where wanted, `instruction` and `program`. Raises InputError for a file that cannot be read, wrong entries,
-    tags of which one begins another (nobody could tell which was meant), and unknown names.
+    A file holds a list of mappings with `name`, `tag` and, where wanted, `instruction` and `program`. Raises InputError for a file that cannot be read, wrong entries, and
+    tags of which one begins another: nobody could tell which was meant.
     """
-    strategies = NAMED.get(spec) or _from_file(spec)
-    unknown = [name for name in only if name not in {s.name for s in strategies}]
-    if unknown:
-        raise InputError(f"there is no strategy {unknown[0]!r}; expected some of {', '.join(s.name for s in strategies)}")
-    return tuple(s for s in strategies if not only or s.name in only)
+    return NAMED.get(spec) or _from_file(spec)
 
 
 def _from_file(spec: str) -> tuple[Strategy, ...]:
