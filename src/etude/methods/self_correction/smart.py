@@ -87,8 +87,8 @@ class SMARTConfig(IteratedConfig):
     claim=Claim(
         statement="Learning the strategy of a late success as the first choice raises first-attempt accuracy beyond what imitating right first attempts gives, and beyond "
         "any single strategy.",
-        expectation="From a model that can use four strategies, of which it has a habit of one, on the same generated and trained tokens, greedy first attempts end more than 4 "
-        "points more accurate than with RFT without retries; sampled ones end more than 10 points above RFT in the habitual strategy alone, and reach 85 % of what the best "
+        expectation="From a model that can use four strategies, of which it has a habit of one, on the same generated and trained tokens, greedy first attempts end more than "
+        "4 points more accurate than with RFT without retries; sampled ones end more than 10 points above RFT in the habitual strategy alone, and reach 85 % of what the best "
         "strategy of each kind of task gives. Without relabelling, on late successes learnt under the failures before them, they end lower.",
         arms=(
             Arm("smart", settings={"method": "smart"}),
