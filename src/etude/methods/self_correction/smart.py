@@ -145,7 +145,7 @@ class SMARTConfig(IteratedConfig):
             ),
         ),
         tried="No arm was run to its end. Worked out from the lessons' table of how often each strategy is right, for a model that reproduces the shares of its examples: "
-        "with `cot` first in 55 % of attempts, sampled first attempts are worth 43 % at the start, then 62 and 70 % after one and two rounds with retries, 57 and 66 % without, "
+        "with `cot` first in 55 % of attempts, sampled first attempts are worth 43 % at the start, then 62 and 70 % after one and two rounds with retries, 57 and 66 without, "
         "and 74 against 77 % after four; without a habit 38 %, then 63 and 71 against 59 and 70, and after four 74 against 79. So retries pay for a model with a poor habit, "
         "and early. A first round that tries everything takes the habit from all arms alike; it is left out here. A warm start with a habit of 60 % that was stopped after 69 "
         "steps (seed 0, 32 tasks, two samples) was right in 25 % with `cot`, 12.5 with `pot`, 3 with `l2m`, and gave 77 % of first tags to `cot` (0.77 nats); a round of "
