@@ -31,8 +31,8 @@ class InputConfig:
     reward: str | None = None
     """Reward of your own: `file.py:function`, called as function(task, text) -> float."""
     env: str | None = None
-    """Multi-turn environment of your own: `file.py:Class`; `python`, a tool that runs code the model writes; `revise`, which asks for another look at an answer; or `cosc`,
-    rounds of programs that are run and checked."""
+    """Multi-turn environment of your own: `file.py:Class`; `python`, a tool that runs code the model writes; `revise`, which asks for another look at an answer; `cosc`,
+    rounds of programs that are run and checked; or `strategies`, which runs answers that are programs."""
     device: str = "auto"
     """Where the model lives: `auto`, `cpu`, `cuda`, `cuda:1`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -224,8 +224,8 @@ class MeasureConfig:
     reward: str | None = None
     """Reward of your own: `file.py:function`, called as function(task, text) -> float."""
     env: str | None = None
-    """Multi-turn environment of your own: `file.py:Class`; `python`, a tool that runs code the model writes; `revise`, which asks for another look at an answer; or `cosc`,
-    rounds of programs that are run and checked."""
+    """Multi-turn environment of your own: `file.py:Class`; `python`, a tool that runs code the model writes; `revise`, which asks for another look at an answer; `cosc`,
+    rounds of programs that are run and checked; or `strategies`, which runs answers that are programs."""
     samples: AtLeastOne = 32
     """Samples per task: pass@1 ... pass@k up to this k."""
     tasks_limit: AtLeastOne = 200

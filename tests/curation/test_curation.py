@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from etude.config import RunConfig
-from etude.curation import Corpus, capped, conversation_example, distinct, relabelled, rewarded, spliced, with_origin
+from etude.curation import Corpus, capped, conversation_example, distinct, one_per_task, relabelled, rewarded, spliced, with_origin
 from etude.errors import InputError
 from etude.models.language import LanguageModel
 from etude.run import Run
@@ -38,6 +38,13 @@ def test_what_is_right_distinct_and_not_too_much_of_one_task() -> None:
         assert [t.task.id for t in few] == ["a", "a", "b"]
         assert [id(t) for t in few] == [id(t) for t in good if any(t is f for f in few)]
     assert capped(good, 0, Random(0)) == good
+
+
+def test_one_of_each_task_in_the_way_that_was_taken_least() -> None:
+    everything = [attempt("a", 5, 1), attempt("b", 5, 1), attempt("b", 5, 1), attempt("b", 6, 1), attempt("c", 6, 1), attempt("c", 7, 1)]
+    for seed in range(6):
+        kept = one_per_task(everything, lambda t: t.segments[0].tokens[0], Random(seed))
+        assert [(t.task.id, t.segments[0].text) for t in kept] == [("a", "5"), ("b", "6"), ("c", "7")]
 
 
 def test_turns_that_are_not_learnt_are_read() -> None:

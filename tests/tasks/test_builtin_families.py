@@ -48,8 +48,8 @@ def spoken(messages: Sequence[Message]) -> list[Segment]:
 
 def test_the_families_that_there_are() -> None:
     expected = """
-        arithmetic calculator can-and-cannot check-and-fix commands compare countdown keyed-shift lists max5 max5-flaws modular rating small-programs strings subset-target translation
-        translation-judging two-views word-problems
+        arithmetic calculator can-and-cannot check-and-fix commands compare countdown keyed-shift lists max5 max5-flaws modular rating small-programs strategies strings
+        subset-target translation translation-judging two-views word-problems
     """
     assert expected.split() == NAMES
     assert all(family(name).name == name for name in NAMES)
@@ -145,6 +145,7 @@ def test_instructions_come_before_the_prompt_when_asked_for(name: str) -> None:
         ("max5-flaws", {"errors": 0}, "errors is 0"),
         ("small-programs", {"vague": 2}, "vague is 2"),
         ("small-programs", {"rounds": 0}, "rounds is 0"),
+        ("strategies", {"again": 2}, "again is 2"),
     ],
 )
 def test_difficulties_that_make_no_sense_are_named(name: str, options: dict, named: str) -> None:

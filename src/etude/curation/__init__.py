@@ -7,7 +7,7 @@ from etude.curation.balance import Balance, balance, best_first, filled_evenly
 from etude.curation.corpus import Corpus
 from etude.curation.corrections import corrections, paired_corrections
 from etude.curation.examples import conversation_example, relabelled, spliced, with_origin
-from etude.curation.keep import capped, distinct, rewarded, share_weights
+from etude.curation.keep import capped, distinct, one_per_task, rewarded, share_weights
 
 __all__ = [
     "Balance",
@@ -19,6 +19,7 @@ __all__ = [
     "corrections",
     "distinct",
     "filled_evenly",
+    "one_per_task",
     "paired_corrections",
     "relabelled",
     "rewarded",

@@ -43,3 +43,21 @@ def share_weights(wanted: Sequence[bool], share: float) -> list[float]:
     others = len(wanted) - count
     weight = max(1.0, share * others / ((1 - share) * count)) if count else 1.0
     return [weight if own else 1.0 for own in wanted]
+
+
+def one_per_task(trajectories: Sequence[Trajectory], kind: Callable[[Trajectory], Hashable], random: Random) -> list[Trajectory]:
+    """One attempt of each task: of the kinds that a task has, the one that was taken least so far; of that kind's attempts, and of kinds taken alike, one at random.
+
+    Ways that succeed more often on the same task, or are merely tried more often, are not learnt more for it.
+    """
+    of_task: dict[str, dict[Hashable, list[Trajectory]]] = {}
+    for trajectory in trajectories:
+        of_task.setdefault(trajectory.task.id, {}).setdefault(kind(trajectory), []).append(trajectory)
+    taken: dict[Hashable, int] = {}
+    kept: list[Trajectory] = []
+    for kinds in of_task.values():
+        least = min(taken.get(k, 0) for k in kinds)
+        chosen = random.choice([k for k in kinds if taken.get(k, 0) == least])
+        taken[chosen] = taken.get(chosen, 0) + 1
+        kept.append(random.choice(kinds[chosen]))
+    return kept

@@ -26,12 +26,14 @@ class EpisodeRequest:
     """One episode to run: a task, which attempt at it this is, and the key of its random numbers.
 
     messages: what to show the policy instead of the task's own messages (hints, examples); single-turn tasks only. The trajectory's `prompt` is then this context.
+    opening: tokens that the first turn begins with. They belong to the turn as if the policy had written them, with log-probability and entropy 0: nothing was drawn.
     """
 
     task: Task
     sample: int
     stream: int
     messages: tuple[Message, ...] | None = None
+    opening: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +90,7 @@ class Episodes:
         self._rendered: dict[tuple[str, tuple[Message, ...]], list[int]] = {}
         self._running: dict[int, Episode] = {}
         self._environments: list[Environment] = []
-        self._rollouts = self._calls = 0
+        self._rollouts = self._calls = self._given = 0
 
     def __enter__(self) -> Episodes:
         return self
@@ -192,7 +194,13 @@ class Episodes:
             episode.prompt = self.policy.render(list(opening))
         _check_prompt(episode.prompt, self.policy, request.task)
         keep = episode.environment is not None
-        self._running[self.policy.sampler.add(Request(tuple(episode.prompt), self.params, stream=request.stream, keep=keep))] = episode
+        prefix = self._given_tokens(episode.prompt, request.opening) if request.opening else None
+        self._running[self.policy.sampler.add(Request(tuple(episode.prompt), self.params, stream=request.stream, prefix=prefix, keep=keep))] = episode
+
+    def _given_tokens(self, prompt: list[int], opening: tuple[int, ...]) -> Completion:
+        """The beginning of a turn that nobody drew, to go on from."""
+        nothing, version = [0.0] * len(opening), self.policy.sampler.version
+        return Completion(0, prompt, list(opening), "", nothing, list(nothing), [version] * len(opening), "aborted")
 
     def _replay(self, episode: Episode, environment: Environment) -> bool:
         """Play an episode's turns to a fresh environment; says whether it answered as the first one did. It costs no tokens, and is in no account."""
@@ -247,10 +255,11 @@ class Episodes:
         if completion.tokens and not (episode.writing is not None and episode.writing.tokens):
             self._calls += 1
             self._rollouts += not episode.turns
+            self._given += len(episode.request.opening) if not episode.turns else 0
 
     def _settle(self) -> None:
         spent = self.policy.sampler.clock.since(self._before)
-        self.ledger.generated_tokens += spent.generated_tokens
+        self.ledger.generated_tokens += spent.generated_tokens + self._given
         self.ledger.prompt_tokens += spent.prefill_tokens
         self.ledger.decode_steps += spent.steps
         self.ledger.rollouts += self._rollouts

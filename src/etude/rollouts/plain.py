@@ -30,12 +30,12 @@ def task_from_plain(plain: Mapping[str, Any]) -> Task:
 
 def request_to_plain(request: EpisodeRequest) -> Plain:
     messages = None if request.messages is None else [asdict(m) for m in request.messages]
-    return {"task": task_to_plain(request.task), "sample": request.sample, "stream": request.stream, "messages": messages}
+    return {"task": task_to_plain(request.task), "sample": request.sample, "stream": request.stream, "messages": messages, "opening": list(request.opening)}
 
 
 def request_from_plain(plain: Mapping[str, Any]) -> EpisodeRequest:
     messages = None if plain["messages"] is None else _messages(plain["messages"])
-    return EpisodeRequest(task_from_plain(plain["task"]), plain["sample"], plain["stream"], messages)
+    return EpisodeRequest(task_from_plain(plain["task"]), plain["sample"], plain["stream"], messages, tuple(plain.get("opening", ())))
 
 
 def trajectory_to_plain(trajectory: Trajectory) -> Plain:

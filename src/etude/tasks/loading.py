@@ -34,7 +34,7 @@ def load_tasks(
     tasks: a built-in family (`NAME:option=value,option=value` for another difficulty), one JSONL file or two joined by a comma (training, held out), `gym:NAME`,
     or `file.py:Class`.
     reward: `file.py:function`. env: `file.py:Class`, or a built-in one: `python` (`etude.tasks.python_tool`), `revise` (`etude.tasks.revisions`),
-    `cosc` (`etude.tasks.program_rounds`).
+    `cosc` (`etude.tasks.program_rounds`), `strategies` (`etude.tasks.strategies`).
     seed: the run's, for an environment whose constructor takes one; the held-out split does not depend on it.
     labelled: refuse tasks of a file that have no answer where nothing else judges them; otherwise attempts at them are left unjudged.
     From Python, the things themselves will do as well: a TaskSet or a list of what the lines of a JSONL file hold, a function, a class.
@@ -78,14 +78,16 @@ def load_tasks(
         from etude.tasks.program_rounds import ProgramRounds
         from etude.tasks.python_tool import PythonTool
         from etude.tasks.revisions import Revisions
+        from etude.tasks.strategies import Strategic
 
-        task_set = {"python": PythonTool, "revise": Revisions, "cosc": ProgramRounds}[str(kind_of(tool))].named(str(tool), task_set)
+        built_in = {"python": PythonTool, "revise": Revisions, "cosc": ProgramRounds, "strategies": Strategic}
+        task_set = built_in[kind_of(tool) or ""].named(str(tool), task_set)
     return task_set
 
 
 def names_tool(env: object) -> bool:
     """Whether `--env` asks for a built-in environment around tasks of any kind, and not for a class of the user's own."""
-    return kind_of(env) in ("python", "revise", "cosc")
+    return kind_of(env) in ("python", "revise", "cosc", "strategies")
 
 
 def kind_of(env: object) -> str | None:

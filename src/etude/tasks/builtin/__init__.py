@@ -29,6 +29,7 @@ _FAMILIES = {
     "keyed-shift": "keyed_shift:KeyedShift",
     "small-programs": "small_programs:SmallProgramTasks",
     "subset-target": "subset_target:SubsetTarget",
+    "strategies": "strategies:StrategyWorld",
 }
 
 

@@ -26,7 +26,7 @@ ERROR = "error"
 def calculate(call: str) -> str:
     """What the calculator answers: the value of one operation on two numbers as a whole number, a decimal where that is exact, else a fraction; or 'error'."""
     value = _value(call)
-    return ERROR if value is None else _plain(value)
+    return ERROR if value is None else plain_number(value)
 
 
 def _value(call: str) -> Fraction | None:
@@ -158,7 +158,7 @@ class CalculatorEnvironment(Environment):
         self._task, self._taken, self._calls = state
 
 
-def _plain(value: Fraction) -> str:
+def plain_number(value: Fraction) -> str:
     """A fraction as a whole number or a finite decimal where it is one."""
     if value.denominator == 1:
         return str(value.numerator)
