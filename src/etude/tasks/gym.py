@@ -14,12 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from etude.errors import EtudeError, InputError, MissingExtra, nearest
 from etude.tasks import gym_worker
 from etude.tasks.answers import final_answer
 from etude.tasks.base import TaskSet
+from etude.tasks.options import settings_in
 from etude.types import Message, Task
 
 INSTRUCTION = "Give the final answer between <answer> and </answer>."
@@ -72,12 +71,7 @@ class GymTaskSet(TaskSet):
     def parse(cls, spec: str) -> GymTaskSet:
         """From `NAME`, `NAME:option=value,option=value` or `NAME+NAME`, which takes the data sets in turn."""
         names, _, settings = spec.partition(":")
-        options = {}
-        for setting in filter(None, re.split(r",(?![^\[]*\])", settings)):
-            option, equals, value = setting.partition("=")
-            if not equals:
-                raise InputError(f"gym:{spec}: {setting!r} is no setting; expected option=value, for example gym:chain_sum:min_terms=2,max_terms=3")
-            options[option.strip()] = yaml.safe_load(value)
+        options = settings_in(settings, f"gym:{spec}", example="gym:chain_sum:min_terms=2,max_terms=3")
         if "+" in names and options:
             raise InputError(f"gym:{spec}: options go with a single data set; expected gym:NAME:option=value or gym:NAME+NAME")
         return cls(*(name.strip() for name in names.split("+")), options=options)

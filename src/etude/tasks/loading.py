@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from etude.errors import InputError, nearest
 from etude.tasks.base import TaskSet
+from etude.tasks.options import settings_in
 from etude.tasks.user_code import describe, load_object, where
 
 KINDS = (
@@ -140,12 +139,7 @@ def _named(spec: str, *, judged_elsewhere: bool) -> TaskSet:
 
 def _family(name: str, make: Callable[..., TaskSet], difficulty: str) -> TaskSet:
     """A built-in family, harder or easier by `option=value,option=value`."""
-    options: dict[str, Any] = {}
-    for setting in filter(None, difficulty.split(",")):
-        option, equals, value = setting.partition("=")
-        if not equals:
-            raise InputError(f"--tasks {name}:{difficulty}: {setting!r} is no setting; expected option=value, for example arithmetic:terms=4,high=99")
-        options[option.strip()] = yaml.safe_load(value)
+    options = settings_in(difficulty, f"--tasks {name}:{difficulty}", example="arithmetic:terms=4,high=99")
     try:
         return make(**options)
     except TypeError as error:

@@ -19,11 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import yaml
-
 from etude.errors import InputError
 from etude.sandbox import Limits, Sandbox, open_sandbox
 from etude.tasks.base import Environment, EnvironmentStep, TaskSet, total
+from etude.tasks.options import settings_in
 from etude.tasks.python_tool import CLOSE, NO_CODE, OPEN, called_code
 from etude.tasks.revisions import ANSWERS, VERDICTS
 from etude.tasks.small_language import FAILED, run_program
@@ -162,15 +161,8 @@ class ProgramRounds(TaskSet):
     @classmethod
     def named(cls, spec: str, tasks: TaskSet) -> ProgramRounds:
         """From `cosc` or `cosc:option=value,option=value`."""
-        options: dict[str, Any] = {}
-        for setting in filter(None, spec.partition(":")[2].split(",")):
-            option, equals, value = setting.partition("=")
-            if not equals or option not in OPTIONS:
-                known = ", ".join(f"{name} ({what})" for name, what in OPTIONS.items())
-                raise InputError(f"--env {spec}: {setting!r} is no setting; expected option=value, options being {known}")
-            options[option] = yaml.safe_load(value)
         try:
-            return cls(tasks, **options)
+            return cls(tasks, **settings_in(spec.partition(":")[2], f"--env {spec}", OPTIONS))
         except TypeError as error:
             raise InputError(
                 f"--env {spec} can't be made: {error}; expected numbers for rounds and limits, for example --env cosc:rounds=2,seconds=2"

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-import yaml
-
 from etude.errors import InputError
 from etude.sandbox import Limits, Result, Sandbox, open_sandbox
 from etude.tasks.base import Environment, EnvironmentStep, TaskSet
+from etude.tasks.options import settings_in
 from etude.types import Message, Task, Trajectory
 
 OPEN, CLOSE = "<python>", "</python>"
@@ -79,15 +78,8 @@ class PythonTool(TaskSet):
     @classmethod
     def named(cls, spec: str, tasks: TaskSet) -> PythonTool:
         """From `python` or `python:option=value,option=value`."""
-        options: dict[str, Any] = {}
-        for setting in filter(None, spec.partition(":")[2].split(",")):
-            option, equals, value = setting.partition("=")
-            if not equals or option not in OPTIONS:
-                known = ", ".join(f"{name} ({what})" for name, what in OPTIONS.items())
-                raise InputError(f"--env {spec}: {setting!r} is no setting; expected option=value, options being {known}")
-            options[option] = yaml.safe_load(value)
         try:
-            return cls(tasks, **options)
+            return cls(tasks, **settings_in(spec.partition(":")[2], f"--env {spec}", OPTIONS))
         except TypeError as error:
             raise InputError(f"--env {spec} can't be made: {error}; expected numbers for limits, for example --env python:seconds=2,turns=4") from error
 

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
-
-import yaml
 
 from etude.errors import InputError
 from etude.tasks.base import Environment, EnvironmentStep, TaskSet, total
+from etude.tasks.options import settings_in
 from etude.tasks.templates import filled, read_template
 from etude.types import Message, Segment, StartingPoint, Task, Trajectory
 
@@ -60,13 +58,7 @@ class Revisions(TaskSet):
     @classmethod
     def named(cls, spec: str, tasks: TaskSet) -> Revisions:
         """From `revise` or `revise:option=value,option=value`."""
-        options: dict[str, Any] = {}
-        for setting in filter(None, spec.partition(":")[2].split(",")):
-            option, equals, value = setting.partition("=")
-            if not equals or option not in OPTIONS:
-                known = ", ".join(f"{name} ({what})" for name, what in OPTIONS.items())
-                raise InputError(f"--env {spec}: {setting!r} is no setting; expected option=value, options being {known}")
-            options[option] = yaml.safe_load(value)
+        options = settings_in(spec.partition(":")[2], f"--env {spec}", OPTIONS)
         if not isinstance(options.get("turns", 2), int):
             raise InputError(f"--env {spec}: turns is {options['turns']!r}; expected a whole number from 2")
         return cls(tasks, **options)
