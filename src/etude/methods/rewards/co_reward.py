@@ -123,7 +123,7 @@ class CoRewardConfig(GRPOConfig):
             "probe": "never",
         },
         budget="90k-tokens",
-        seeds=reported_seeds(3),
+        seeds=reported_seeds(8),
         tests=(
             Comparison("over votes within a wording", "co-reward", "own vote", Final("accuracy"), margin=0.1),
             Comparison("close to true answers", "co-reward", "true answers", Final("accuracy"), margin=-0.1),
@@ -154,7 +154,8 @@ class CoRewardConfig(GRPOConfig):
         "symbols and 25 % in words, the majority of 8 attempts right in 39 % of the groups, both wordings' votes wrong alike in 6 % of the pairs, the most common answer "
         "10 % of all. That share was then raised to 65 %, so that more votes are right. The budget, from 27.9 % on seed 0: with 30k tokens co-reward ended at 51.8 %, own "
         "votes at 44.5 %, true answers at 60.7 %; with 90k at 67.9 %, 52.4 % and 71.7 %, and right labels went from 63 % to 69 %, by own votes to 55 %. The margin was then "
-        "lowered from 15 points to 10. The learning rate was not tuned.",
+        "lowered from 15 points to 10. The learning rate was not tuned. Three reported seeds then "
+        "were 25 points ahead of own votes on average, all of them ahead, and too few to tell. So eight are run.",
     ),
 )
 class CoReward(GRPO):
