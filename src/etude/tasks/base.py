@@ -12,6 +12,14 @@ from etude.errors import InputError
 from etude.types import Message, Task, Trajectory
 
 
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What somebody who knows says of an answer: feedback that ends in a verdict, and the answer as it should be, which is the same where it is good already."""
+
+    feedback: str
+    refined: str
+
+
 class TaskSet(ABC):
     """Seeded training tasks, a fixed held-out split and a verifier.
 
@@ -76,6 +84,10 @@ class TaskSet(ABC):
 
     def first_wrong_step(self, task: Task, steps: Sequence[str]) -> int | None:
         """The number, from 0, of the first wrong one of a solution's steps, -1 where none is wrong; None where the set cannot tell."""
+        return None
+
+    def annotate(self, task: Task, text: str) -> Annotation | None:
+        """Feedback on an answer, and the answer as it should be, from the set's own annotator; None where it has none. The verdict is `etude.tasks.feedback`'s to read."""
         return None
 
     def environment(self) -> Environment | None:

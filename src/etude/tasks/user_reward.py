@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etude.errors import InputError
-from etude.tasks.base import Environment, TaskSet
+from etude.tasks.base import Annotation, Environment, TaskSet
 from etude.tasks.user_code import describe, describe_value, finite_number, load_object, source_file, where
 from etude.types import Segment, Task, Trajectory
 
@@ -109,6 +109,9 @@ class RewardedTaskSet(TaskSet):
 
     def first_wrong_step(self, task: Task, steps: Sequence[str]) -> int | None:
         return self._tasks.first_wrong_step(task, steps)
+
+    def annotate(self, task: Task, text: str) -> Annotation | None:
+        return self._tasks.annotate(task, text)
 
     def environment(self) -> Environment | None:
         return self._tasks.environment()

@@ -1,0 +1,72 @@
+"""`column-sums`: addition on paper, a column a line, with an annotator that finds the first wrong line of a solution.
+
+A column is checked by looking at one line, while a solution needs all of them right, so that a model which slips in its own work can be taught to see where.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Unpack
+
+from etude.errors import InputError
+from etude.tasks.answers import final_answer, same_answer
+from etude.tasks.base import Annotation
+from etude.tasks.builtin.generated import FamilyOptions, GeneratedTaskSet, Problem
+from etude.tasks.builtin.slips import wrong_number
+from etude.types import Task
+
+
+class ColumnSums(GeneratedTaskSet):
+    """'add 345+278' -> '5+8+0=13', '4+7+1=12', '3+2+1=6', 'answer: 623'. A line is a column with what was carried into it, the last digits first.
+
+    digits: of both numbers, at least 1.
+    """
+
+    name = "column-sums"
+    instruction = "Add the two numbers column by column, the last digits first: digit+digit+carry=sum, one column a line. End with a line 'answer: X'."
+
+    def __init__(self, *, digits: int = 3, **options: Unpack[FamilyOptions]) -> None:
+        super().__init__(**options)
+        if digits < 1:
+            raise InputError(f"digits is {digits}; expected at least 1")
+        self.digits = digits
+        # A column is up to nine tokens with its line's end; then 'answer: ', the sum and the end token, and a little for slips.
+        self.max_new_tokens = 9 * digits + digits + 5
+
+    def draw(self, random: Random) -> Problem:
+        low, high = 10 ** (self.digits - 1), 10**self.digits - 1
+        left, right = random.randint(low, high), random.randint(low, high)
+        return Problem(key=f"add {left}+{right}", prompt=f"add {left}+{right}", answer=str(left + right), info={"left": left, "right": right})
+
+    def work(self, task: Task, random: Random, slips: float) -> tuple[list[str], str]:
+        return columns(task.info["left"], task.info["right"], random, slips)
+
+    def annotate(self, task: Task, text: str) -> Annotation | None:
+        """'ok', or 'bad K: S': line K is the first that is not as it should be, and S the sum (or answer) that belongs there; and the solution as it should be.
+
+        A solution with the right answer is good. Nothing is said of tasks that a model wrote.
+        """
+        if "left" not in task.info:
+            return None
+        answer = final_answer(text)
+        if answer is not None and same_answer(answer, task.answer or ""):
+            return Annotation("ok", text)
+        lines, value = columns(task.info["left"], task.info["right"], Random(0), 0.0)
+        wanted = [*lines, f"answer: {value}"]
+        written = text.strip().splitlines()
+        place = next((i for i, line in enumerate(wanted) if i >= len(written) or written[i].strip() != line), len(wanted) - 1)
+        right = value if place == len(lines) else lines[place].partition("=")[2]
+        return Annotation(f"bad {place + 1}: {right}", "\n".join(wanted))
+
+
+def columns(left: int, right: int, random: Random, slips: float) -> tuple[list[str], str]:
+    """The lines of a written addition and its result. A column's sum is wrong with probability `slips`, the carry follows it; and the result is miscopied at `slips` / 6."""
+    lines, digits, carry = list[str](), "", 0
+    for a, b in zip(reversed(str(left)), reversed(str(right)), strict=True):
+        value = int(a) + int(b) + carry
+        if random.random() < slips:
+            value = wrong_number(value, random)
+        lines.append(f"{a}+{b}+{carry}={value}")
+        carry, digits = value // 10, str(value % 10) + digits
+    result = int(f"{carry}{digits}")
+    return lines, str(wrong_number(result, random) if random.random() < slips / 6 else result)

@@ -1,0 +1,206 @@
+"""SELF: what records teach, answers that are refined until they qualify, the filter, and what is left when parts are switched off."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+import etude.rollouts.refinement as refinement
+from etude.config import RunConfig
+from etude.curation.corpus import ORIGIN
+from etude.curation.meta_skills import MetaRecord, read_records, three_ways
+from etude.errors import InputError
+from etude.evals.verification import acceptance_metrics
+from etude.memory.self_instruct import PromptWriting
+from etude.method import get_method
+from etude.models.language import LanguageModel
+from etude.rollouts import EpisodeRequest
+from etude.run import Run
+from etude.settings import build_config
+from etude.tasks.builtin.column_sums import ColumnSums, columns
+from etude.tasks.feedback import FEEDBACK, REFINE, Roles, verdict_in
+from etude.types import Segment, Trajectory
+
+SHORT = Roles(FEEDBACK["short"], REFINE["short"])
+SMALL: dict[str, Any] = {"tasks_per_round": 4, "eval_tasks": 3, "eval_samples": 2, "warmup_steps": 0, "eval_kl": False, "probe": "never", "feedback_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def policy() -> LanguageModel:
+    return LanguageModel.load("tiny", device="cpu")
+
+
+def ready(tmp_path: Path, policy: LanguageModel, **settings: Any) -> Any:
+    config = build_config("self", **{**SMALL, **settings})
+    method: Any = get_method("self")(config, Run(tmp_path, RunConfig(save_trajectories=0)), policy=policy, task_set=ColumnSums())
+    method.setup()
+    method.run.step = 1
+    return method
+
+
+def test_a_written_addition_and_its_annotator() -> None:
+    tasks = ColumnSums()
+    assert columns(345, 278, Random(0), 0.0) == (["5+8+0=13", "4+7+1=12", "3+2+1=6"], "623")
+    # A slip is carried on.
+    slipped = columns(500, 500, Random(1), 1.0)[0]
+    assert all(line.split("=")[0].rpartition("+")[2] == str(int(before.split("=")[1]) // 10) for before, line in pairwise(slipped))
+    asked = tasks.train_task(3, 0)
+    lines, value = columns(asked.info["left"], asked.info["right"], Random(0), 0.0)
+    whole = "\n".join([*lines, f"answer: {value}"])
+    good = tasks.annotate(asked, whole)
+    assert good is not None
+    assert (good.feedback, good.refined) == ("ok", whole)
+    wrong = tasks.annotate(asked, whole.replace(lines[1], lines[1] + "0").replace(value, "1"))
+    assert wrong is not None
+    assert (wrong.feedback, wrong.refined) == (f"bad 2: {lines[1].partition('=')[2]}", whole)
+    miscopied = tasks.annotate(asked, whole.replace(f"answer: {value}", "answer: 1"))
+    assert miscopied is not None
+    assert miscopied.feedback == f"bad 4: {value}"
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("It adds up.\nVerdict: **qualified**.", True),
+        ("verdict: not qualified", False),
+        ("ok", True),
+        ("bad 2: 12", False),
+        ("mostly qualified", None),
+        ("verdict: qualified\nverdict: not qualified", None),
+        ("verdict: qualified\nbut look again", None),
+        ("", None),
+    ],
+)
+def test_only_a_clear_last_line_is_a_verdict(text: str, verdict: bool | None) -> None:
+    assert verdict_in(text) is verdict
+
+
+def test_what_verdicts_are_worth() -> None:
+    # Right: accepted, unread, refused. Wrong: accepted, refused.
+    found = acceptance_metrics([True, True, True, False, False], [True, None, False, True, False])
+    assert found == pytest.approx({"accepted": 2 / 5, "precision": 1 / 2, "recall": 1 / 3, "specificity": 1 / 2, "balanced": 5 / 12})
+    assert acceptance_metrics([True], [None]) == {"accepted": 0.0, "recall": 0.0}
+
+
+def test_a_record_teaches_three_ways(policy: LanguageModel, tmp_path: Path) -> None:
+    task = ColumnSums().train_task(0, 0)
+    record = MetaRecord(task, "answer: 1", "bad 1: 7", "answer: 2")
+    made = {e.tags[ORIGIN]["kind"]: e for e in three_ways(policy, record, SHORT, answer_weight=0.5)}
+    read = {kind: policy.tokenizer.decode(e.prompt) for kind, e in made.items()}
+    assert [f"check: {task.prompt}\nanswer: 1" in read["feedback"], f"mend: {task.prompt}\nanswer: 1\nbad 1: 7" in read["refine"]] == [True, True]
+    assert [made[kind].last_text or made[kind].segments[0].text for kind in ("answer", "feedback", "refine")] == ["answer: 2", "bad 1: 7", "answer: 2"]
+    assert [made[kind].segments[0].advantages[0] for kind in ("answer", "feedback", "refine")] == [0.5, 1.0, 1.0]
+    assert [e.tags[ORIGIN]["kind"] for e in three_ways(policy, record, SHORT, skills=False)] == ["answer"]
+
+    lines = [{"prompt": "1+1", "response": "3", "feedback": "bad 1: 2", "refined": "2"}, {"prompt": "2+2", "response": "4", "feedback": "fine", "refined": "4"}]
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match="'fine', which is no verdict"):
+        read_records(tmp_path / "records.jsonl")
+
+
+def scripted(critic: ColumnSums, unsure: set[str]) -> Any:
+    """A sampler of the second phase that says what the annotator would; feedback on tasks of `unsure` gives no verdict."""
+
+    def run(policy: LanguageModel, requests: list[EpisodeRequest], *_: Any, **__: Any) -> list[Trajectory]:
+        written = []
+        for r in requests:
+            asked = r.messages[-1].content if r.messages else ""
+            role, _, rest = asked.partition(": ")
+            response = rest.removeprefix(r.task.prompt + "\n")
+            said = critic.annotate(r.task, response)
+            assert said is not None
+            text = "who knows" if r.task.id in unsure else said.feedback if role == "check" else said.refined
+            tokens = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+            written.append(Trajectory(r.task, policy.render(r.messages or ()), [Segment(tokens, "policy", text, trained=True)], "eos", sample=r.sample))
+        return written
+
+    return run
+
+
+def test_rounds_learn_what_qualifies_under_the_prompt_alone(policy: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = ready(tmp_path, policy)
+    method.round = 2
+    tasks = method.curriculum.next(4)
+    unsure = {tasks[3].id}
+    monkeypatch.setattr(refinement, "run_episodes", scripted(method.task_set, unsure))
+    made, metrics = method.examples(tasks)
+    # The untaught model is wrong everywhere: three answers are mended, and the fourth, whose feedback gives no verdict, is not let through.
+    assert [e.task.id for e in made] == [t.id for t in tasks[:3]]
+    for example in made:
+        assert example.prompt == policy.render(example.task.messages)
+        assert method.task_set.verify(example.task, example.last_text)["correct"] == 1.0
+        assert all(value == 1.0 for s in example.segments for value in s.advantages)
+    assert {k: v for k, v in metrics.items() if k.startswith(("evolve", "feedback"))} == pytest.approx(
+        {
+            "evolve/kept": 3 / 4,
+            "evolve/qualified": 3 / 4,
+            "evolve/refined": 1.0,
+            "evolve/refinements": 1.0,
+            "evolve/accuracy_first": 0.0,
+            "evolve/accuracy_unfiltered": 3 / 4,
+            "evolve/accuracy_filtered": 1.0,
+            "feedback/accepted": 3 / 8,
+            "feedback/precision": 1.0,
+            "feedback/recall": 1.0,
+            "feedback/specificity": 1.0,
+            "feedback/balanced": 1.0,
+            "feedback/unread": 2 / 8,
+        }
+    )
+    rest = ready(tmp_path, policy, refinements=0)
+    rest.round = 2
+    assert rest.examples(tasks)[0] == []
+    answered = ready(tmp_path, policy, skills=False, keep="none", group_size=2)
+    answered.round = 2
+    assert answered.evolution(tasks)[1]["evolve/kept"] == 1.0
+
+    # A good answer is never touched.
+    monkeypatch.setattr(refinement, "run_episodes", scripted(method.task_set, set()))
+    good = [Trajectory(t, [], [Segment([1], "policy", method.task_set.annotate(t, "").refined)], "eos") for t in tasks]
+    chains = method.refined(good, 2, lambda *_: 0)
+    assert all(c.qualified and c.final is a for c, a in zip(chains, good, strict=True))
+    method.config.keep = "coin"
+    for chain in chains[:2]:
+        chain.feedback = [None]
+    assert len(method.kept(chains)) == 2
+
+
+def test_what_a_round_trains_on(policy: LanguageModel, tmp_path: Path) -> None:
+    def numbers(**settings: Any) -> list[int]:
+        method = ready(tmp_path, policy, **settings)
+        record = MetaRecord(method.held_out[0], "answer: 1", "bad 1: 7", "answer: 2")
+        for round_ in (1, 2, 3):
+            method.round = round_
+            method.corpus.add(three_ways(policy, record, SHORT)[:1], round_)
+            chosen = method.chosen()
+            method.corpus.choose(chosen)
+        return [method.corpus.examples[i].tags[ORIGIN]["round"] for i in method.corpus.chosen]
+
+    assert numbers() == [1, 2, 3]
+    assert numbers(replay_meta=False) == [2, 3]
+    assert numbers(train_on="newest", start_from="newest") == [1, 3]
+    assert numbers(train_on="newest", start_from="newest", replay_meta=False) == [3]
+
+
+def test_settings_that_do_not_go_together_are_refused(policy: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="goes by feedback"):
+        ready(tmp_path, policy, skills=False)
+    with pytest.raises(InputError, match="group-size 2 or more"):
+        ready(tmp_path, policy, keep="majority", skills=False)
+    unannotated: Any = get_method("self")(build_config("self", **SMALL), Run(tmp_path, RunConfig()), policy=policy)
+    with pytest.raises(InputError, match="has no annotator"):
+        unannotated.setup()
+
+
+def test_written_prompts_are_sieved() -> None:
+    numbered = PromptWriting.load("standard", 2048)
+    found = numbered.sieve(["1. Add 3 and 4\n2. Name a river\nHere you are!", "1. Add 3 and 4"], ["Name a river"], similar=0.7, forbidden={"spell cat"})
+    assert (found.fresh, found.malformed, found.duplicates) == (["Add 3 and 4"], 1, 2)
+    alone = PromptWriting.load("auto", 256)
+    assert alone.request(["add 1+2", "add 3+4"])[0].content == "new: add 1+2; add 3+4"
+    assert alone.sieve(["add 5+6", "spell cat"], [], similar=0.7, forbidden={"spell cat"}).fresh == ["add 5+6"]
