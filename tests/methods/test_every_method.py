@@ -41,7 +41,15 @@ OWN: dict[str, dict[str, Any]] = {
     "knowrl": {"seed_size": 12, "introspection_runs": 4},
     "ssr-zero": {"judge_probe_tasks": 2, "judge_tokens": 8},
     "rest-em": {"steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
-    "self": {"tasks": "column-sums", "steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4, "meta_records": 4, "feedback_tokens": 8},
+    "self": {
+        "tasks": "column-sums",
+        "steps_per_round": 1,
+        "tasks_per_round": 2,
+        "tasks_per_step": 4,
+        "meta_records": 4,
+        "feedback_tokens": 8,
+        "self_instruct": 4,
+    },
     "fapo-genrm": {"tasks": "max5-flaws", "export": "last", "temperature": 3.0},
 }
 """Settings of a method's own: a crowd has several models; votes need whole answers; where nothing is solved, the best state is the first; and fewer judgements."""

@@ -37,7 +37,8 @@ def policy() -> LanguageModel:
 
 def ready(tmp_path: Path, policy: LanguageModel, **settings: Any) -> Any:
     config = build_config("self", **{**SMALL, **settings})
-    method: Any = get_method("self")(config, Run(tmp_path, RunConfig(save_trajectories=0)), policy=policy, task_set=ColumnSums())
+    kind: Any = get_method("self")
+    method = kind(config, Run(tmp_path, RunConfig(save_trajectories=0)), policy=policy, task_set=ColumnSums())
     method.setup()
     method.run.step = 1
     return method
@@ -109,14 +110,15 @@ def scripted(critic: ColumnSums, unsure: set[str]) -> Any:
     def run(policy: LanguageModel, requests: list[EpisodeRequest], *_: Any, **__: Any) -> list[Trajectory]:
         written = []
         for r in requests:
-            asked = r.messages[-1].content if r.messages else ""
-            role, _, rest = asked.partition(": ")
+            assert r.messages
+            asked = r.messages[-1].content
+            role, rest = asked.split(": ", 1)
             response = rest.removeprefix(r.task.prompt + "\n")
             said = critic.annotate(r.task, response)
             assert said is not None
             text = "who knows" if r.task.id in unsure else said.feedback if role == "check" else said.refined
-            tokens = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
-            written.append(Trajectory(r.task, policy.render(r.messages or ()), [Segment(tokens, "policy", text, trained=True)], "eos", sample=r.sample))
+            tokens: list[int] = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+            written.append(Trajectory(r.task, policy.render(r.messages), [Segment(tokens, "policy", text, trained=True)], "eos", sample=r.sample))
         return written
 
     return run
@@ -192,7 +194,8 @@ def test_settings_that_do_not_go_together_are_refused(policy: LanguageModel, tmp
         ready(tmp_path, policy, skills=False)
     with pytest.raises(InputError, match="group-size 2 or more"):
         ready(tmp_path, policy, keep="majority", skills=False)
-    unannotated: Any = get_method("self")(build_config("self", **SMALL), Run(tmp_path, RunConfig()), policy=policy)
+    kind: Any = get_method("self")
+    unannotated = kind(build_config("self", **SMALL), Run(tmp_path, RunConfig()), policy=policy)
     with pytest.raises(InputError, match="has no annotator"):
         unannotated.setup()
 
