@@ -22,6 +22,7 @@ from etude.models.language import LanguageModel
 from etude.rollouts import EpisodeRequest
 from etude.run import Run
 from etude.settings import build_config
+from etude.tasks.builtin import builtin_task_sets
 from etude.tasks.builtin.column_sums import ColumnSums, columns
 from etude.tasks.feedback import FEEDBACK, REFINE, Roles, verdict_in
 from etude.types import Segment, Trajectory
@@ -59,6 +60,11 @@ def test_a_written_addition_and_its_annotator() -> None:
     wrong = tasks.annotate(asked, whole.replace(lines[1], lines[1] + "0").replace(value, "1"))
     assert wrong is not None
     assert (wrong.feedback, wrong.refined) == (f"bad 2: {lines[1].partition('=')[2]}", whole)
+    other: Any = builtin_task_sets()["max5"]()
+    sums = other.train_task(0, 0)
+    first = "+".join(map(str, sums.info["pairs"][0]))
+    found = other.annotate(sums, f"{first}=99")
+    assert (found.feedback, other.verify(sums, found.refined)["correct"]) == ("bad 1", 1.0)
     miscopied = tasks.annotate(asked, whole.replace(f"answer: {value}", "answer: 1"))
     assert miscopied is not None
     assert miscopied.feedback == f"bad 4: {value}"
@@ -195,7 +201,8 @@ def test_settings_that_do_not_go_together_are_refused(policy: LanguageModel, tmp
     with pytest.raises(InputError, match="group-size 2 or more"):
         ready(tmp_path, policy, keep="majority", skills=False)
     kind: Any = get_method("self")
-    unannotated = kind(build_config("self", **SMALL), Run(tmp_path, RunConfig()), policy=policy)
+    rows = [{"prompt": f"{i}+1", "answer": str(i + 1)} for i in range(8)]
+    unannotated = kind(build_config("self", tasks=rows, **SMALL), Run(tmp_path, RunConfig()), policy=policy)
     with pytest.raises(InputError, match="has no annotator"):
         unannotated.setup()
 

@@ -20,7 +20,7 @@ from typing import Literal
 
 from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import AtLeastOne, Count, NonNegative, Share
-from etude.curation import distinct, relabelled, with_origin
+from etude.curation import distinct, relabelled
 from etude.curation.corpus import ORIGIN
 from etude.curation.meta_skills import MetaRecord, read_records, three_ways
 from etude.errors import InputError
@@ -168,7 +168,7 @@ class SELF(IteratedImitation):
             if said is None or verdict_in(said.feedback) is None:
                 raise InputError(
                     f"{self.task_set.name} has no annotator to teach feedback with; give records (--meta records.jsonl, a prompt, response, feedback and refined a line), "
-                    "or take tasks that have one, such as column-sums"
+                    "or take tasks that have one, as the built-in families do"
                 )
         self.roles = Roles.load(config.feedback_prompt, config.refine_prompt, self.policy.context_length)
         tokens = config.feedback_tokens or self.params.max_new_tokens
@@ -230,9 +230,8 @@ class SELF(IteratedImitation):
             new, metrics = self.instruct.grow(prompts, config.self_instruct, self.run.rng("self-instruct", self.round), forbidden=held_out)
             tasks = [*tasks, *self.with_room(new)]
         groups = self.rollout(tasks)
-        chains = self.refined(
-            trajectories_of(groups), config.refinements, lambda t, role, turn: self.run.stream(self.run.step, role, turn, t.task.id, t.sample)
-        )
+        step = self.run.step
+        chains = self.refined(trajectories_of(groups), config.refinements, lambda t, role, turn: self.run.stream(step, role, turn, t.task.id, t.sample))
         self.label([answer for chain in chains for answer in chain.answers])
         opinion(groups, chains, config.keep, self.task_set.answer_in)
         kept = self.kept(chains)
@@ -275,10 +274,8 @@ class SELF(IteratedImitation):
 
     def example(self, chain: Chain) -> Trajectory:
         """The chain's final answer, under the prompt alone."""
-        answer = relabelled(
-            chain.final, self.policy.render(chain.final.task.messages), kind="self", refinements=len(chain.answers) - 1, qualified=chain.qualified
-        )
-        return with_origin(answer)
+        prompt = self.policy.render(chain.final.task.messages)
+        return relabelled(chain.final, prompt, kind="self", refinements=len(chain.answers) - 1, qualified=chain.qualified)
 
     def told(self, groups: Sequence[Group]) -> Metrics:
         """Record attempts, let the curriculum hear of them, and report what is defined of them."""

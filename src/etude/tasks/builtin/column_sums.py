@@ -5,11 +5,11 @@ A column is checked by looking at one line, while a solution needs all of them r
 
 from __future__ import annotations
 
+import re
 from random import Random
 from typing import Unpack
 
 from etude.errors import InputError
-from etude.tasks.answers import final_answer, same_answer
 from etude.tasks.base import Annotation
 from etude.tasks.builtin.generated import FamilyOptions, GeneratedTaskSet, Problem
 from etude.tasks.builtin.slips import wrong_number
@@ -42,21 +42,13 @@ class ColumnSums(GeneratedTaskSet):
         return columns(task.info["left"], task.info["right"], random, slips)
 
     def annotate(self, task: Task, text: str) -> Annotation | None:
-        """'ok', or 'bad K: S': line K is the first that is not as it should be, and S the sum (or answer) that belongs there; and the solution as it should be.
-
-        A solution with the right answer is good. Nothing is said of tasks that a model wrote.
-        """
-        if "left" not in task.info:
-            return None
-        answer = final_answer(text)
-        if answer is not None and same_answer(answer, task.answer or ""):
-            return Annotation("ok", text)
-        lines, value = columns(task.info["left"], task.info["right"], Random(0), 0.0)
-        wanted = [*lines, f"answer: {value}"]
-        written = text.strip().splitlines()
+        """'ok' for a right answer, else 'bad K: S': line K is the first that is not as it should be, and S the sum (or the answer) that belongs there."""
+        said = super().annotate(task, text)
+        if said is None or said.feedback == "ok":
+            return said
+        wanted, written = said.refined.splitlines(), text.strip().splitlines()
         place = next((i for i, line in enumerate(wanted) if i >= len(written) or written[i].strip() != line), len(wanted) - 1)
-        right = value if place == len(lines) else lines[place].partition("=")[2]
-        return Annotation(f"bad {place + 1}: {right}", "\n".join(wanted))
+        return Annotation(f"bad {place + 1}: {re.split('[=:] ?', wanted[place])[1]}", said.refined)
 
 
 def columns(left: int, right: int, random: Random, slips: float) -> tuple[list[str], str]:
