@@ -54,20 +54,23 @@ def test_a_written_addition_and_its_annotator() -> None:
     asked = tasks.train_task(3, 0)
     lines, value = columns(asked.info["left"], asked.info["right"], Random(0), 0.0)
     whole = "\n".join([*lines, f"answer: {value}"])
+    first, second = (line.split("=")[1] for line in lines[:2])
     good = tasks.annotate(asked, whole)
     assert good is not None
-    assert (good.feedback, good.refined) == ("ok", whole)
+    assert (good.feedback, good.refined) == (" ".join(f"{v},{v}" for v in [*(line.split("=")[1] for line in lines), value]) + "\nok", whole)
     wrong = tasks.annotate(asked, whole.replace(lines[1], lines[1] + "0").replace(value, "1"))
     assert wrong is not None
-    assert (wrong.feedback, wrong.refined) == (f"bad 2: {lines[1].partition('=')[2]}", whole)
+    assert (wrong.feedback, wrong.refined) == (f"{first},{first} {second},{second}0\nbad 2: {second}", whole)
     other: Any = builtin_task_sets()["max5"]()
     sums = other.train_task(0, 0)
-    first = "+".join(map(str, sums.info["pairs"][0]))
-    found = other.annotate(sums, f"{first}=99")
+    found = other.annotate(sums, f"{'+'.join(map(str, sums.info['pairs'][0]))}=99")
     assert (found.feedback, other.verify(sums, found.refined)["correct"]) == ("bad 1", 1.0)
     miscopied = tasks.annotate(asked, whole.replace(f"answer: {value}", "answer: 1"))
     assert miscopied is not None
-    assert miscopied.feedback == f"bad 4: {value}"
+    assert miscopied.feedback.endswith(f"{value},1\nbad 4: {value}")
+    missing = tasks.annotate(asked, lines[0])
+    assert missing is not None
+    assert missing.feedback == f"{first},{first} {second},?\nbad 2: {second}"
 
 
 @pytest.mark.parametrize(

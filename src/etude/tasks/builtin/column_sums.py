@@ -5,7 +5,6 @@ A column is checked by looking at one line, while a solution needs all of them r
 
 from __future__ import annotations
 
-import re
 from random import Random
 from typing import Unpack
 
@@ -42,13 +41,29 @@ class ColumnSums(GeneratedTaskSet):
         return columns(task.info["left"], task.info["right"], random, slips)
 
     def annotate(self, task: Task, text: str) -> Annotation | None:
-        """'ok' for a right answer, else 'bad K: S': line K is the first that is not as it should be, and S the sum (or the answer) that belongs there."""
-        said = super().annotate(task, text)
-        if said is None or said.feedback == "ok":
-            return said
-        wanted, written = said.refined.splitlines(), text.strip().splitlines()
-        place = next((i for i, line in enumerate(wanted) if i >= len(written) or written[i].strip() != line), len(wanted) - 1)
-        return Annotation(f"bad {place + 1}: {re.split('[=:] ?', wanted[place])[1]}", said.refined)
+        """Of each line the sum (or the answer) that belongs there beside the one that is there, up to the first that differs; then 'ok', or 'bad K: S': line K should say S.
+
+        '13,13 12,12 6,6 623,623' and 'ok'; '13,13 12,11' and 'bad 2: 12'. A line that is missing or of another form counts as '?'.
+        """
+        if task.answer is None:
+            return None
+        wanted, written = [*columns(task.info["left"], task.info["right"], Random(0), 0.0)[0], f"answer: {task.answer}"], text.strip().splitlines()
+        pairs, verdict = list[str](), "ok"
+        for number, line in enumerate(wanted, start=1):
+            asked, right = _parted(line)
+            begun, given = _parted(written[number - 1]) if number <= len(written) else ("", "")
+            found = given if begun == asked else "?"
+            pairs.append(f"{right},{found}")
+            if found != right:
+                verdict = f"bad {number}: {right}"
+                break
+        return Annotation(f"{' '.join(pairs)}\n{verdict}", "\n".join(wanted))
+
+
+def _parted(line: str) -> tuple[str, str]:
+    """What stands before, and what behind, the last '=' or ': ' of a line."""
+    begun, _, value = line.strip().replace(": ", "=").rpartition("=")
+    return begun, value
 
 
 def columns(left: int, right: int, random: Random, slips: float) -> tuple[list[str], str]:
