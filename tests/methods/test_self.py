@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+import etude.experiments.self_evolution as self_evolution_module
 import etude.rollouts.refinement as refinement
 from etude.config import RunConfig
 from etude.curation.corpus import ORIGIN
 from etude.curation.meta_skills import MetaRecord, read_records, three_ways
 from etude.errors import InputError
+from etude.evals.measures import Record
 from etude.evals.verification import acceptance_metrics
 from etude.memory.self_instruct import PromptWriting
 from etude.method import get_method
@@ -217,3 +219,28 @@ def test_written_prompts_are_sieved() -> None:
     alone = PromptWriting.load("auto", 256)
     assert alone.request(["add 1+2", "add 3+4"])[0].content == "new: add 1+2; add 3+4"
     assert alone.sieve(["add 5+6", "spell cat"], [], similar=0.7, forbidden={"spell cat"}).fresh == ["add 5+6"]
+
+
+def test_what_the_claim_measures_is_read_from_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[dict[str, Any]] = [
+        {"step": 0, "eval/pass@1": 0.4, "eval/feedback_accepted": 0.0, "eval/feedback_specificity": 1.0},
+        {"step": 2, "evolve/accuracy_unfiltered": 0.5, "evolve/accuracy_filtered": 0.7},
+        {"step": 2, "eval/pass@1": 0.5, "eval/feedback_accepted": 0.5, "eval/feedback_recall": 0.9, "eval/feedback_specificity": 0.7, "eval/correct@2": 0.6},
+        {"step": 4, "evolve/accuracy_unfiltered": 0.7, "evolve/accuracy_filtered": 0.9},
+        {"step": 4, "eval/pass@1": 0.75, "eval/feedback_accepted": 1.0, "eval/feedback_recall": 1.0, "eval/correct@2": 0.8, "ledger": {"generated_tokens": 7}},
+    ]
+    monkeypatch.setattr(self_evolution_module, "imitate_first", lambda *_: Record(rows))
+    assert self_evolution_module.self_evolution(0, {}, "4-steps") == pytest.approx(
+        {
+            "direct_start": 0.4,
+            "direct_taught": 0.5,
+            "direct": 0.75,
+            "gain": 0.25,
+            "refined": 0.8,
+            "tokens": 7.0,
+            "critic": 0.8,
+            "critic_last": 0.5,
+            "unfiltered": 0.6,
+            "kept": 0.8,
+        }
+    )

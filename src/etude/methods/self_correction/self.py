@@ -141,6 +141,7 @@ class SELFConfig(IteratedConfig):
             "warm_tasks_per_step": 8,
             "tasks_per_step": 4,
             "tasks_per_round": 4,
+            "meta_records": 4,
             "steps_per_round": 1,
             "rounds": 2,
             "eval_tasks": 8,
