@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import etude
 import etude.experiments.self_evolution as self_evolution_module
 import etude.rollouts.refinement as refinement
 from etude.config import RunConfig
@@ -73,6 +74,22 @@ def test_a_written_addition_and_its_annotator() -> None:
     missing = tasks.annotate(asked, lines[0])
     assert missing is not None
     assert missing.feedback == f"{first},{first} {second},?\nbad 2: {second}"
+
+
+def test_lessons_show_a_solution_and_what_the_annotator_says_of_it() -> None:
+    plain, school = ColumnSums(), ColumnSums(lessons=0.5)
+    pairs = [(plain.train_task(1, i), school.train_task(1, i)) for i in range(40)]
+    lessons = [(task, lesson) for task, lesson in pairs if lesson != task]
+    assert 10 < len(lessons) < 30
+    verdicts = set[bool | None]()
+    for task, lesson in lessons:
+        solution = lesson.prompt.removeprefix(f"check: {task.prompt}\n")
+        said = plain.annotate(task, solution)
+        assert said is not None
+        assert school.demonstration(lesson, 0) == said.feedback
+        verdicts.add(verdict_in(said.feedback))
+    assert verdicts == {True, False}
+    assert school.held_out() == plain.held_out()
 
 
 @pytest.mark.parametrize(
@@ -165,12 +182,11 @@ def test_rounds_learn_what_qualifies_under_the_prompt_alone(policy: LanguageMode
             "feedback/unread": 2 / 8,
         }
     )
-    rest = ready(tmp_path, policy, refinements=0)
-    rest.round = 2
-    assert rest.examples(tasks)[0] == []
-    answered = ready(tmp_path, policy, skills=False, keep="none", group_size=2)
-    answered.round = 2
-    assert answered.evolution(tasks)[1]["evolve/kept"] == 1.0
+    method.config.refinements = 0
+    assert method.examples(tasks)[0] == []
+    method.config.skills, method.config.keep = False, "none"
+    assert method.examples(tasks)[1]["evolve/kept"] == 1.0
+    method.config.skills, method.config.keep = True, "verdict"
 
     # A good answer is never touched.
     monkeypatch.setattr(refinement, "run_episodes", scripted(method.task_set, set()))
@@ -184,9 +200,12 @@ def test_rounds_learn_what_qualifies_under_the_prompt_alone(policy: LanguageMode
 
 
 def test_what_a_round_trains_on(policy: LanguageModel, tmp_path: Path) -> None:
-    def numbers(**settings: Any) -> list[int]:
-        method = ready(tmp_path, policy, **settings)
-        record = MetaRecord(method.held_out[0], "answer: 1", "bad 1: 7", "answer: 2")
+    method = ready(tmp_path, policy)
+    record = MetaRecord(method.held_out[0], "answer: 1", "bad 1: 7", "answer: 2")
+
+    def numbers(train_on: str = "all", replay_meta: bool = True) -> list[int]:
+        method.config.round.train_on, method.config.replay_meta = train_on, replay_meta
+        method.corpus.forget([])
         for round_ in (1, 2, 3):
             method.round = round_
             method.corpus.add(three_ways(policy, record, SHORT)[:1], round_)
@@ -196,8 +215,8 @@ def test_what_a_round_trains_on(policy: LanguageModel, tmp_path: Path) -> None:
 
     assert numbers() == [1, 2, 3]
     assert numbers(replay_meta=False) == [2, 3]
-    assert numbers(train_on="newest", start_from="newest") == [1, 3]
-    assert numbers(train_on="newest", start_from="newest", replay_meta=False) == [3]
+    assert numbers("newest") == [1, 3]
+    assert numbers("newest", replay_meta=False) == [3]
 
 
 def test_settings_that_do_not_go_together_are_refused(policy: LanguageModel, tmp_path: Path) -> None:
@@ -244,3 +263,18 @@ def test_what_the_claim_measures_is_read_from_a_run(monkeypatch: pytest.MonkeyPa
             "kept": 0.8,
         }
     )
+
+
+def test_it_runs_on_a_file_of_prompts_without_answers(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"compute {i}+1"}) + "\n" for i in range(10)))
+    records = [{"prompt": f"compute {i}+2", "response": f"answer: {i}", "feedback": f"bad 1: {i + 2}", "refined": f"answer: {i + 2}"} for i in range(3)]
+    records.append({"prompt": "compute 1+1", "response": "answer: 2", "feedback": "ok", "refined": "answer: 2"})
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    few: dict[str, Any] = {"steps": 2, "steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 8, "eval_tasks": 2, "eval_samples": 1, "evaluate_every": 0}
+    quiet: dict[str, Any] = {"quiet": True, "threads": 1, "eval_kl": False, "probe": "never", "feedback_tokens": 4, "max_new_tokens": 6, "keep": "none"}
+    etude.train("self", out=tmp_path / "run", tasks=str(tmp_path / "prompts.jsonl"), meta=str(tmp_path / "records.jsonl"), **few, **quiet)
+    first, second = [m for m in Run.open(tmp_path / "run").metrics() if "round/number" in m]
+    assert (first["meta/records"], first["meta/qualified"], first["round/examples"]) == (4.0, 0.25, 12.0)
+    # Nobody knows what is right here, so nothing is said of it.
+    assert second["round/corpus"] == 14.0
+    assert not [name for name in second if "accuracy" in name]

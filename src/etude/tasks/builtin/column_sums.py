@@ -5,6 +5,7 @@ A column is checked by looking at one line, while a solution needs all of them r
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Unpack
 
@@ -12,23 +13,31 @@ from etude.errors import InputError
 from etude.tasks.base import Annotation
 from etude.tasks.builtin.generated import FamilyOptions, GeneratedTaskSet, Problem
 from etude.tasks.builtin.slips import wrong_number
+from etude.tasks.feedback import FEEDBACK, REFINE, Roles
 from etude.types import Task
+
+SHORT = Roles(FEEDBACK["short"], REFINE["short"])
+LESSON_SLIPS = 0.2
+"""How often a step of a solution in a lesson goes wrong."""
 
 
 class ColumnSums(GeneratedTaskSet):
     """'add 345+278' -> '5+8+0=13', '4+7+1=12', '3+2+1=6', 'answer: 623'. A line is a column with what was carried into it, the last digits first.
 
-    digits: of both numbers, at least 1.
+    digits: of both numbers, at least 1. lessons: share of training tasks that ask what the annotator says of a solution with slips, in the short form of feedback: a start
+    for models too small to learn that from a few hundred records. The held-out split has none.
     """
 
     name = "column-sums"
     instruction = "Add the two numbers column by column, the last digits first: digit+digit+carry=sum, one column a line. End with a line 'answer: X'."
 
-    def __init__(self, *, digits: int = 3, **options: Unpack[FamilyOptions]) -> None:
+    def __init__(self, *, digits: int = 3, lessons: float = 0.0, **options: Unpack[FamilyOptions]) -> None:
         super().__init__(**options)
         if digits < 1:
             raise InputError(f"digits is {digits}; expected at least 1")
-        self.digits = digits
+        if not 0 <= lessons <= 1:
+            raise InputError(f"lessons is {lessons}; expected a share in [0, 1]")
+        self.digits, self.lessons = digits, lessons
         # A column is up to nine tokens with its line's end; then 'answer: ', the sum and the end token, and a little for slips.
         self.max_new_tokens = 9 * digits + digits + 5
 
@@ -36,6 +45,20 @@ class ColumnSums(GeneratedTaskSet):
         low, high = 10 ** (self.digits - 1), 10**self.digits - 1
         left, right = random.randint(low, high), random.randint(low, high)
         return Problem(key=f"add {left}+{right}", prompt=f"add {left}+{right}", answer=str(left + right), info={"left": left, "right": right})
+
+    def train_task(self, seed: int, index: int) -> Task:
+        task = super().train_task(seed, index)
+        random = Random(f"{task.id}/lesson")
+        if random.random() >= self.lessons:
+            return task
+        solution = self._written(random, *self.work(task, random, LESSON_SLIPS))
+        said = self.annotate(task, solution)
+        assert said is not None, "a drawn task has an answer"
+        return replace(task, messages=SHORT.criticise(task, solution), answer=None, info={**task.info, "lesson": said.feedback})
+
+    def demonstration(self, task: Task, seed: int) -> str | None:
+        lesson = task.info.get("lesson")
+        return lesson if lesson is not None else super().demonstration(task, seed)
 
     def work(self, task: Task, random: Random, slips: float) -> tuple[list[str], str]:
         return columns(task.info["left"], task.info["right"], random, slips)
