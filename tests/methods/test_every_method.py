@@ -48,6 +48,15 @@ OWN: dict[str, dict[str, Any]] = {
     "star": {"env": "revise:request=short", "export": "last", "steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
     "pair-sft": {"env": "revise:request=short", "export": "last", "rounds": 0, "steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
     "smart": {"strategies": "short", "bootstrap": 1, "steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4, "max_new_tokens": 12},
+    "self": {
+        "tasks": "column-sums",
+        "steps_per_round": 1,
+        "tasks_per_round": 2,
+        "tasks_per_step": 4,
+        "meta_records": 4,
+        "feedback_tokens": 8,
+        "self_instruct": 4,
+    },
     "fapo-genrm": {"tasks": "max5-flaws", "export": "last", "temperature": 3.0},
 }
 """Settings of a method's own: a crowd has several models; votes need whole answers; where nothing is solved, the best state is the first; and fewer judgements."""

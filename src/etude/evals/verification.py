@@ -55,6 +55,26 @@ def verification_metrics(truths: Sequence[float], ratings: Sequence[float | None
     return {prefix + name: value for name, value in metrics.items()}
 
 
+def acceptance_metrics(right: Sequence[bool], accepted: Sequence[bool | None]) -> Metrics:
+    """What yes-or-no verdicts on answers are worth. None, a verdict that could not be read, counts as a no. Empty without verdicts; a value that they leave undefined is
+    left out.
+
+    `precision`: of the accepted answers, the share that is right. `recall`: of the right ones, the share that is accepted. `specificity`: of the wrong ones, the
+    share that is not. `balanced`: mean of the last two, 0.5 for any constant. `accepted`: share of all.
+    """
+    pairs = [(truth, verdict is True) for truth, verdict in zip(right, accepted, strict=True)]
+    if not pairs:
+        return {}
+    of_accepted, of_right, of_wrong = [r for r, a in pairs if a], [a for r, a in pairs if r], [not a for r, a in pairs if not r]
+    metrics = {"accepted": mean([float(a) for _, a in pairs])}
+    for name, values in {"precision": of_accepted, "recall": of_right, "specificity": of_wrong}.items():
+        if values:
+            metrics[name] = mean([float(v) for v in values])
+    if of_right and of_wrong:
+        metrics["balanced"] = (metrics["recall"] + metrics["specificity"]) / 2
+    return metrics
+
+
 def weighted_maj(answers: Sequence[Sequence[str | None]], verdicts: Sequence[Sequence[bool]], correct: Sequence[Sequence[float]]) -> Metrics:
     """`eval/weighted_maj@n`: the score of the answer that `verified_majority` elects, as a mean over tasks, with its 95 % interval; a row a task, a column a sample.
 

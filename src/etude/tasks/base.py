@@ -12,6 +12,14 @@ from etude.errors import InputError
 from etude.types import Message, Task, Trajectory
 
 
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What somebody who knows says of an answer: feedback that ends in a verdict, and the answer as it should be, which is the same where it is good already."""
+
+    feedback: str
+    refined: str
+
+
 class TaskSet(ABC):
     """Seeded training tasks, a fixed held-out split and a verifier.
 
@@ -81,6 +89,10 @@ class TaskSet(ABC):
     def feedback(self, task: Task, text: str) -> str:
         """What may be shown of an attempt before the next one, without giving the answer away: by how much it misses, an error message. Empty where there is nothing."""
         return ""
+
+    def annotate(self, task: Task, text: str) -> Annotation | None:
+        """Feedback on an answer, and the answer as it should be, from the set's own annotator; None where it has none. The verdict is `etude.tasks.feedback`'s to read."""
+        return None
 
     def environment(self) -> Environment | None:
         """A fresh single-use environment for one multi-turn episode, or None for single-turn tasks."""

@@ -117,8 +117,7 @@ class Prompts:
     def tasks_in(self, text: str) -> tuple[list[str], int]:
         """The tasks in what the model wrote, and how many lines of it are none: not an item of the list, empty, or too long."""
         lines = [line for line in text.strip().splitlines() if line.strip()]
-        items = [match["task"].strip(_WRAPPING) for line in lines if (match := _ITEM.match(line))]
-        found = items if self.count > 1 else [line.strip() for line in lines if len(lines) == 1]
+        found = listed(text)[0] if self.count > 1 else [line.strip() for line in lines if len(lines) == 1]
         good = [task for task in found if 1 < len(task) <= LONGEST_TASK]
         return good, len(lines) - len(good)
 
@@ -197,6 +196,13 @@ def _checked(given: Any, source: str) -> Prompts:
 
 def _places(template: str) -> set[str]:
     return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+
+
+def listed(text: str) -> tuple[list[str], int]:
+    """The items of a numbered or bulleted list, without their marks, and how many lines are none."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    items = [match["task"].strip(_WRAPPING) for line in lines if (match := _ITEM.match(line))]
+    return items, len(lines) - len(items)
 
 
 def plain(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etude.errors import InputError
-from etude.tasks.base import Environment, TaskSet
+from etude.tasks.base import Annotation, Environment, TaskSet
 from etude.tasks.user_code import describe, describe_value, finite_number, load_object, source_file, where
 from etude.types import Message, Segment, Task, Trajectory
 
@@ -115,6 +115,9 @@ class RewardedTaskSet(TaskSet):
 
     def feedback(self, task: Task, text: str) -> str:
         return self._tasks.feedback(task, text)
+
+    def annotate(self, task: Task, text: str) -> Annotation | None:
+        return self._tasks.annotate(task, text)
 
     def environment(self) -> Environment | None:
         return self._tasks.environment()

@@ -30,6 +30,7 @@ _FAMILIES = {
     "small-programs": "small_programs:SmallProgramTasks",
     "subset-target": "subset_target:SubsetTarget",
     "strategies": "strategies:StrategyWorld",
+    "column-sums": "column_sums:ColumnSums",
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypedDict
 
 from etude.errors import InputError
 from etude.tasks.answers import final_answer, follows_convention, same_answer
-from etude.tasks.base import TaskSet
+from etude.tasks.base import Annotation, TaskSet
 from etude.types import Message, Task
 
 # One problem in eight belongs to the held-out side.
@@ -109,6 +109,16 @@ class GeneratedTaskSet(TaskSet):
         """A whole demonstrated episode, from the task's messages to the last assistant turn. Multi-turn families override it."""
         text = self.demonstration(task, seed)
         return [*task.messages, Message("assistant", text or "")]
+
+    def annotate(self, task: Task, text: str) -> Annotation | None:
+        """'ok' for a right answer, else 'bad', with the number of the first wrong line, from 1, where the family can tell; and faultless work. None without a reference."""
+        if task.answer is None:
+            return None
+        if self.verify(task, text)["correct"] == 1.0:
+            return Annotation("ok", text)
+        place = self.first_wrong_step(task, text.strip().splitlines())
+        lines, answer = self.work(task, Random(f"{task.id}/refined"), 0.0)
+        return Annotation("bad" if place is None or place < 0 else f"bad {place + 1}", "\n".join([*lines, f"answer: {answer}"]))
 
     def _written(self, random: Random, lines: Sequence[str], answer: str) -> str:
         """Work and answer as one text. A slip of form (no marker before the answer) is rare beside slips of content."""
