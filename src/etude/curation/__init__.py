@@ -7,18 +7,23 @@ from etude.curation.balance import Balance, balance, best_first, filled_evenly
 from etude.curation.corpus import Corpus
 from etude.curation.examples import conversation_example, relabelled, spliced, with_origin
 from etude.curation.keep import capped, distinct, rewarded
+from etude.curation.splices import Turn, continuation, contrasting, spliced_conversation
 
 __all__ = [
     "Balance",
     "Corpus",
+    "Turn",
     "balance",
     "best_first",
     "capped",
+    "continuation",
+    "contrasting",
     "conversation_example",
     "distinct",
     "filled_evenly",
     "relabelled",
     "rewarded",
     "spliced",
+    "spliced_conversation",
     "with_origin",
 ]

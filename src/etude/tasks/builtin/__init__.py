@@ -26,6 +26,7 @@ _FAMILIES = {
     "max5": "max5:Max5",
     "max5-flaws": "max5_flaws:Max5Flaws",
     "can-and-cannot": "can_and_cannot:CanAndCannot",
+    "crafting": "crafting:Crafting",
 }
 
 
