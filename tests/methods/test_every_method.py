@@ -41,6 +41,7 @@ OWN: dict[str, dict[str, Any]] = {
     "knowrl": {"seed_size": 12, "introspection_runs": 4},
     "ssr-zero": {"judge_probe_tasks": 2, "judge_tokens": 8},
     "rest-em": {"steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
+    "agent-r": {"steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4, "judge_tokens": 4},
     "b-star": {"steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4, "temperatures": (0.8, 1.2), "search_tasks": 2},
     "fapo-genrm": {"tasks": "max5-flaws", "export": "last", "temperature": 3.0},
 }
