@@ -31,16 +31,6 @@ SMALL: dict[str, Any] = {
     "max_turns": 4,
     "max_new_tokens": 5,
 }
-    "tasks_per_round": 2,
-    "group_size": 2,
-    "iterations": 2,
-    "eval_tasks": 2,
-    "eval_samples": 1,
-    "eval_kl": False,
-    "judge_tokens": 4,
-    "max_turns": 4,
-    "max_new_tokens": 5,
-}
 POLICY = LanguageModel.load("tiny", device="cpu")
 WORLD = Crafting(partial=True)
 TASK: Task = WORLD.train_task(0, 0)
