@@ -43,8 +43,8 @@ def replayed(task_set: GeneratedTaskSet, task: Task, conversation: Sequence[Mess
 
 def test_the_families_that_there_are() -> None:
     expected = """
-        arithmetic calculator can-and-cannot check-and-fix commands compare countdown crafting lists max5 max5-flaws modular rating strings translation translation-judging two-views
-        word-problems
+        arithmetic calculator can-and-cannot check-and-fix commands compare countdown crafting lists max5 max5-flaws modular rating strings translation
+        translation-judging two-views word-problems
     """
     assert expected.split() == NAMES
     assert all(family(name).name == name for name in NAMES)
