@@ -17,10 +17,10 @@ def recovery(seed: int, settings: Mapping[str, Any], budget: str) -> dict[str, f
 
     Each before (`_first`) and at the end: `success`: held-out pass@1. `recovered`, `revision_score`: of failed episodes that are taken over after their first turns, the
     share that succeeds, and the mean reward. `run_length`: mean length of runs of equal actions. `revised_after`: turns from the first wrong one to a change of mind.
-    `cut_precision`: share of the judge's cuts in the first round that are behind the first wrong step. What has no value is left out.
+    `cut_precision`: share of the judge's cuts in the first round that are behind the first wrong step, 0 where it made none. What has no value is left out.
     """
     record = imitate_first(seed, settings, budget)
-    found: dict[str, float] = {}
+    found = {"cut_precision": 0.0}
     names = {"success": "eval/pass@1"} | {name: f"eval/{name}" for name in ("recovered", "revision_score", "run_length", "revised_after")}
     for name, metric in names.items():
         for at, measure in {f"{name}_first": First(metric), name: Final(metric)}.items():

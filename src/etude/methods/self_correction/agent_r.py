@@ -212,7 +212,7 @@ class AgentR(IteratedImitation):
         config = self.config
         groups, metrics = self.attempted(tasks)
         good = [] if config.learn == "revisions" else distinct(rewarded(trajectories_of(groups), self.threshold))
-        good = [with_origin(t, kind="good", reward=t.reward) for t in capped(good, config.good_per_task, self.run.rng("good", self.round))]
+        good = [with_origin(replace(t, tags={}), kind="good", reward=t.reward) for t in capped(good, config.good_per_task, self.run.rng("good", self.round))]
         revisions, spliced = ([], {}) if config.learn == "good" else self.revisions(groups)
         made = [*good, *revisions]
         general = self.general_examples(len(made))
