@@ -5,7 +5,7 @@ It stands between rewards and objective. Functions take trajectories and return 
 
 from etude.curation.balance import Balance, balance, best_first, filled_evenly
 from etude.curation.corpus import Corpus
-from etude.curation.examples import conversation_example, relabelled, spliced, with_origin
+from etude.curation.examples import conversation_example, demonstrated, relabelled, spliced, with_origin
 from etude.curation.keep import capped, distinct, rewarded
 from etude.curation.splices import Turn, continuation, contrasting, spliced_conversation
 
@@ -19,6 +19,7 @@ __all__ = [
     "continuation",
     "contrasting",
     "conversation_example",
+    "demonstrated",
     "distinct",
     "filled_evenly",
     "relabelled",

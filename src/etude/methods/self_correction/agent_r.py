@@ -20,25 +20,22 @@ from annotated_types import Gt, Le
 
 from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import AtLeastOne, Count, JudgeConfig, NonNegative, SamplerConfig
-from etude.curation import Turn, capped, continuation, contrasting, conversation_example, distinct, rewarded, spliced_conversation, with_origin
+from etude.curation import Turn, capped, continuation, contrasting, conversation_example, demonstrated, distinct, rewarded, spliced_conversation, with_origin
 from etude.curation.splices import reflections_named
 from etude.errors import InputError
 from etude.evals.evaluate import Evaluation
 from etude.evals.loops import actions_of, revision_delays, run_length
 from etude.evals.measures import Final
-from etude.evals.monitors import RIGHT
+from etude.evals.recovery import failed_prefixes, recovery
 from etude.iterated import IteratedConfig, IteratedImitation, RoundConfig
 from etude.method import State, register
-from etude.models.sampling import stream_key
-from etude.rewards import judge
 from etude.rewards.judges import open_judge
 from etude.rewards.step_verdicts import StepJudge, Walk
-from etude.rollouts import EpisodeRequest, run_episodes
 from etude.rollouts.plain import task_from_plain, task_to_plain
 from etude.search import EnvironmentSearch, Limits, grow, uct
 from etude.search.environment import messages_of
 from etude.tasks.base import TaskSet
-from etude.tasks.begun import Begun, begun_after, play
+from etude.tasks.begun import play
 from etude.tasks.first_error import FLAWLESS
 from etude.tasks.loading import load_tasks
 from etude.tasks.step_judging import TakenStep
@@ -198,7 +195,7 @@ class AgentR(IteratedImitation):
             )
         self.general: TaskSet | None = load_tasks(config.general_tasks, seed=self.run.seed) if config.general_tasks is not None else None
         if self.general is not None:
-            self.general_example(self.general, 0)
+            demonstrated(self.policy, self.general, self.general.train_task(self.run.seed, 0), self.run.seed)
         self.begun: list[Task] | None = None
 
     # One round
@@ -318,19 +315,8 @@ class AgentR(IteratedImitation):
         if self.general is None:
             return []
         wanted = round(count * (1 - self.config.agent_share) / self.config.agent_share)
-        return [self.general_example(self.general, i) for i in range(wanted)]
-
-    def general_example(self, tasks: TaskSet, number: int) -> Trajectory:
-        """A demonstration of the other task set; others in every round. Raises InputError for a task that has none."""
-        seed = self.run.stream("general", getattr(self, "round", 0))
-        task = tasks.train_task(seed, number)
-        messages = tasks.conversation(task, seed)
-        if messages is None:
-            text = tasks.demonstration(task, seed) or task.answer
-            if text is None:
-                raise InputError(f"--general-tasks: task {task.id!r} of {tasks.name} has no demonstration and no answer; expected tasks that can be imitated")
-            messages = [*task.messages, Message("assistant", text)]
-        return conversation_example(self.policy, task, messages, kind="general")
+        seed = self.run.stream("general", self.round)
+        return [demonstrated(self.policy, self.general, self.general.train_task(seed, i), seed, kind="general") for i in range(wanted)]
 
     def update(self, groups: Sequence[Group]) -> Metrics:
         metrics = super().update(groups)
@@ -340,6 +326,7 @@ class AgentR(IteratedImitation):
     # Measuring
 
     def evaluation(self) -> Evaluation:
+        config = self.config
         evaluation = super().evaluation()
         attempts = [t for row in evaluation.trajectories for t in row]
         evaluation.metrics["eval/run_length"] = run_length([actions_of(t) for t in attempts])
@@ -347,38 +334,14 @@ class AgentR(IteratedImitation):
         evaluation.metrics |= {"eval/revised_after": mean([float(d) for d in delays])} if delays else {}
         if self.begun is None:
             # The policy that the run starts with fails for all that come after it.
-            self.begun = self.failed_prefixes(evaluation.trajectories)
+            count = config.prefix_turns if self.in_turns else 0
+            self.begun = failed_prefixes(evaluation.trajectories, self.task_set, count, "the policy at the start") if count else []
         if self.begun:
-            evaluation.metrics |= self.recovery(self.begun)
+            params = replace(self.params, temperature=config.evaluation.eval_temperature, top_p=1.0, top_k=0)
+            left = max(1, self.max_turns - config.prefix_turns)
+            found = recovery(self.policy, self.begun, self.task_set, params, max_turns=left, seed=self.evaluation_seed, ledger=self.run.ledger)
+            evaluation.metrics |= {f"eval/{name}": value for name, value in found.items()}
         return evaluation
-
-    def failed_prefixes(self, rows: Sequence[Sequence[Trajectory]]) -> list[Task]:
-        """Held-out tasks begun after the first turns of an attempt that failed, and went wrong in them where the task set can tell: one of each task."""
-        count, found = self.config.prefix_turns, list[Task]()
-        if not count or not self.in_turns:
-            return found
-        for row in rows:
-            for attempt in row:
-                actions = [s.text for s in attempt.segments if s.author == "policy"]
-                if attempt.correct >= RIGHT or math.isnan(attempt.correct) or len(actions) <= count:
-                    continue
-                first = self.task_set.first_wrong_step(attempt.task, actions)
-                if first is None or first < count:
-                    begun = begun_after(self.task_set, attempt.task, actions[:count], "the policy at the start")
-                    found += [begun] if begun is not None else []
-                    break
-        return found
-
-    def recovery(self, tasks: Sequence[Task]) -> Metrics:
-        """What the policy makes of episodes that went wrong: their reward, and how many end well."""
-        requests = [EpisodeRequest(task, 0, stream_key("evaluation", self.evaluation_seed, "begun", task.id)) for task in tasks]
-        params = replace(self.params, temperature=self.config.evaluation.eval_temperature, top_p=1.0, top_k=0)
-        begun = Begun(self.task_set)
-        attempts = run_episodes(self.policy, requests, begun, params, max_turns=max(1, self.max_turns - self.config.prefix_turns), ledger=self.run.ledger)
-        judge(attempts, begun)
-        rewards = [t.reward for t in attempts if not math.isnan(t.reward)]
-        found = {"eval/revision_score": mean(rewards), "eval/recovered": mean([float(t.correct >= RIGHT) for t in attempts])} if rewards else {}
-        return found | {"eval/begun": float(len(tasks))}
 
     # Saving
 
