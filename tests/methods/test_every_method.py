@@ -42,6 +42,7 @@ OWN: dict[str, dict[str, Any]] = {
     "ssr-zero": {"judge_probe_tasks": 2, "judge_tokens": 8},
     "exit": {"buffer_minimum": 2, "start_share": 0.8, "improve_steps": 2, "reference_every": 1, "diversity": True},
     "rest-em": {"steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
+    "agent-r": {"steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4, "judge_tokens": 4},
     "b-star": {"steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4, "temperatures": (0.8, 1.2), "search_tasks": 2},
     "cosc": {"tasks": "small-programs", "steps_per_round": 1, "tasks_per_round": 4, "rounds": 3, "export": "last"},
     "score": {"env": "revise:request=short", "export": "last", "stage_steps": 1},

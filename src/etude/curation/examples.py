@@ -9,6 +9,7 @@ from typing import Any
 
 from etude.errors import InputError
 from etude.models.language import LanguageModel
+from etude.tasks.base import TaskSet
 from etude.types import Message, Segment, Task, Trajectory
 
 ORIGIN = "origin"
@@ -45,6 +46,20 @@ def conversation_example(
     if not segments:
         raise InputError(f"the conversation of task {task.id!r} does not fit into the {policy.context_length} tokens that {policy.name} reads")
     return with_origin(Trajectory(task, prompt, segments, "environment"), weight=weight, **origin)
+
+
+def demonstrated(policy: LanguageModel, tasks: TaskSet, task: Task, seed: int, **origin: Any) -> Trajectory:
+    """What a task set shows of a task, to be imitated: a whole conversation, a worked answer, or the reference answer, whichever there is first.
+
+    seed: which of the demonstrations. Raises InputError for a task that has none of them.
+    """
+    messages = tasks.conversation(task, seed)
+    if messages is None:
+        text = tasks.demonstration(task, seed) or task.answer
+        if text is None:
+            raise InputError(f"task {task.id!r} of {tasks.name} has no demonstration and no answer; expected tasks that can be imitated")
+        messages = [*task.messages, Message("assistant", text)]
+    return conversation_example(policy, task, messages, **origin)
 
 
 def relabelled(trajectory: Trajectory, prompt: Sequence[int], *, turn: int = -1, **origin: Any) -> Trajectory:

@@ -31,6 +31,7 @@ _FAMILIES = {
     "subset-target": "subset_target:SubsetTarget",
     "strategies": "strategies:StrategyWorld",
     "column-sums": "column_sums:ColumnSums",
+    "crafting": "crafting:Crafting",
 }
 
 

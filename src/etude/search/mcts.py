@@ -1,0 +1,105 @@
+"""Monte-Carlo tree search over many trees in lock-step: each turn of the loop asks for the next node of every tree, so that one batch serves all of them.
+
+    select ──► expand (a batch) ──► evaluate (a batch) ──► back-propagate
+      ▲                                                        │
+      └────────────────────────────────────────────────────────┘
+
+The loop knows nothing of models and environments: two functions make the children of nodes and value them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from etude.errors import InputError
+from etude.search.selection import Rule, select
+from etude.search.tree import Node, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When the search of a tree ends. iterations: descents from the root; depth: actions on a path; evaluations: values that came back (0: no limit)."""
+
+    iterations: int
+    depth: int
+    evaluations: int = 0
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.depth < 1 or self.evaluations < 0:
+            raise InputError(
+                f"the search has {self.iterations} iterations, depth {self.depth} and {self.evaluations} evaluations; expected at least 1, 1 and 0 (no limit)"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A state that an action leads to. terminal: the search need not go on from there. prior: probability of the action, for PUCT."""
+
+    state: Mapping[str, Any]
+    terminal: bool = False
+    prior: float = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Search:
+    """One tree that is being grown. random: draws between equals; place: which one it is, for whoever expands it."""
+
+    tree: Tree
+    random: Random
+    place: int = 0
+    iterations: int = 0
+    evaluations: int = 0
+    at: int | None = field(default=None)
+    """Where the present descent has come to; None between descents."""
+
+    def next(self, limits: Limits, rule: Rule) -> Node | None:
+        """The node to expand next: descend by the rule, from the root when the last descent has ended. None when the search has."""
+        while not (self.tree.root.closed or (limits.evaluations and self.evaluations >= limits.evaluations)):
+            if self.at is None:
+                if self.iterations >= limits.iterations:
+                    return None
+                self.iterations, self.at = self.iterations + 1, 0
+            node: Node | None = self.tree.nodes[self.at]
+            while node is not None and node.children:
+                node = select(self.tree, node.number, rule, self.random)
+            if node is not None and not node.closed:
+                self.at = node.number
+                return node
+            self.at = None
+        return None
+
+
+Place = tuple[Search, Node]
+Expand = Callable[[Sequence[Place]], Sequence[Sequence[Child]]]
+Evaluate = Callable[[Sequence[Place]], Sequence[float | None]]
+
+
+def grow(searches: Sequence[Search], expand: Expand, evaluate: Evaluate, *, limits: Limits, rule: Rule, to_the_end: bool = True) -> None:
+    """Grow all trees, in lock-step, until each has reached its limits or is closed.
+
+    expand: the children of each node it is given; fewer or none where nothing can be done. A child at the depth limit becomes terminal. evaluate: of each new node its
+    value, which goes up to the root, or None where it has none yet. to_the_end: a descent goes on from where it expanded until nothing below is open, which makes it
+    its own roll-out (as in Agent-R); otherwise it ends with one expansion, and `evaluate` has to value nodes in the middle.
+    """
+    while True:
+        front = [(search, node) for search in searches if (node := search.next(limits, rule)) is not None]
+        if not front:
+            return
+        fresh: list[Place] = []
+        for (search, node), children in zip(front, expand(front), strict=True):
+            made = search.tree.expand(
+                node.number,
+                [child.state for child in children],
+                terminal=[child.terminal or node.depth + 1 >= limits.depth for child in children],
+                priors=[child.prior for child in children],
+            )
+            fresh += [(search, child) for child in made]
+            if not to_the_end:
+                search.at = None
+        for (search, node), value in zip(fresh, evaluate(fresh), strict=True):
+            if value is not None:
+                search.evaluations += 1
+                search.tree.record(node.number, value)

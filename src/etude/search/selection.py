@@ -1,0 +1,43 @@
+"""Which child a search goes on with: scores of a child by what is known of it and of its parent, and the draw between equals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from random import Random
+
+from etude.search.tree import Node, Tree
+
+Rule = Callable[[Node, Node], float]
+"""Score of a child (first) of a parent (second); the search goes on with the highest."""
+
+
+def uct(c: float = 0.25) -> Rule:
+    """W/N + c sqrt(ln N_parent / N) (Kocsis and Szepesvári, 2006); infinite for a child without a visit, so that each is tried before one is tried twice."""
+
+    def score(child: Node, parent: Node) -> float:
+        visits = child.statistics.visits
+        if not visits:
+            return math.inf
+        return child.statistics.value + c * math.sqrt(math.log(max(1, parent.statistics.visits)) / visits)
+
+    return score
+
+
+def puct(c: float = 1.25) -> Rule:
+    """W/N + c P sqrt(N_parent) / (1 + N) (AlphaZero): what the policy finds likely is tried first, and a child without a visit has the value 0."""
+
+    def score(child: Node, parent: Node) -> float:
+        return child.statistics.value + c * child.prior * math.sqrt(parent.statistics.visits) / (1 + child.statistics.visits)
+
+    return score
+
+
+def select(tree: Tree, number: int, rule: Rule, random: Random) -> Node | None:
+    """The open child of a node with the highest score, ties drawn from `random`; None where all are closed."""
+    parent = tree.nodes[number]
+    scored = [(rule(child, parent), child) for child in tree.children(number) if not child.closed]
+    if not scored:
+        return None
+    best = max(score for score, _ in scored)
+    return random.choice([child for score, child in scored if score == best])

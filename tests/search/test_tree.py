@@ -1,0 +1,79 @@
+"""Trees of a search: statistics, closing, selection rules, and the file form."""
+
+from __future__ import annotations
+
+import json
+import math
+from random import Random
+
+import pytest
+
+from etude.errors import InputError
+from etude.search import Node, Statistics, Tree, puct, select, uct
+
+
+def small() -> Tree:
+    """A root with a terminal child (1) and an open one (2), which has two terminal children (3, 4) to come."""
+    tree = Tree({"text": ""})
+    tree.expand(0, [{"text": "a"}, {"text": "b"}], terminal=[True, False])
+    return tree
+
+
+def test_values_go_up_to_the_root_and_statistics_are_nobody_elses() -> None:
+    tree = small()
+    state = {"text": "c", "seen": [1]}
+    tree.expand(2, [state, {"text": "d"}], terminal=[True, True], priors=[0.7, 0.3])
+    before = tree.root.statistics
+    for number, value in ((1, 0.0), (3, 1.0), (4, 0.5)):
+        tree.record(number, value)
+    assert (before, tree.root.statistics) == (Statistics(), Statistics(3, 1.5))
+    assert (tree.nodes[2].statistics, tree.nodes[2].statistics.value) == (Statistics(2, 1.5), 0.75)
+    assert Statistics().value == 0.0
+    state["seen"].append(2)
+    assert tree.nodes[3].state["seen"] == [1]
+    assert [n.number for n in tree.path(4)] == [0, 2, 4]
+    assert [n.number for n in tree.ends()] == [1, 3, 4]
+
+
+def test_a_node_is_closed_when_nothing_below_it_is_open() -> None:
+    tree = small()
+    assert [n.closed for n in tree.nodes] == [False, True, False]
+    tree.expand(2, [{"text": "c"}], terminal=[True])
+    assert all(n.closed for n in tree.nodes)
+    dead = small()
+    dead.expand(2, [], terminal=[])
+    assert dead.root.closed
+    with pytest.raises(InputError, match="node 1 of the tree"):
+        tree.expand(1, [{}], terminal=[True])
+
+
+def test_the_rules_by_hand() -> None:
+    parent, child = Node(0, None, 0, {}, statistics=Statistics(8, 2.0)), Node(1, 0, 1, {}, prior=0.5, statistics=Statistics(2, 1.0))
+    assert uct(0.25)(child, parent) == pytest.approx(0.5 + 0.25 * math.sqrt(math.log(8) / 2))
+    assert puct(1.0)(child, parent) == pytest.approx(0.5 + 0.5 * math.sqrt(8) / 3)
+    assert uct()(Node(2, 0, 1, {}), parent) == math.inf
+    assert puct(2.0)(Node(2, 0, 1, {}, prior=0.25), parent) == pytest.approx(2 * 0.25 * math.sqrt(8))
+
+
+def test_closed_children_are_passed_over_and_ties_are_drawn() -> None:
+    tree = Tree({})
+    tree.expand(0, [{}, {}, {}], terminal=[True, False, False])
+    tree.record(1, 1.0)
+    assert {select(tree, 0, uct(), Random(seed)).number for seed in range(20)} == {2, 3}  # type: ignore[union-attr]
+    tree.record(2, 1.0)
+    assert select(tree, 0, uct(), Random(0)).number == 3  # type: ignore[union-attr]
+    assert select(tree, 1, uct(), Random(0)) is None
+
+
+def test_a_tree_is_written_read_and_shown() -> None:
+    tree = small()
+    tree.expand(2, [{"text": "c"}], terminal=[False], priors=[0.5])
+    tree.record(1, 0.5)
+    again = Tree.from_plain(json.loads(json.dumps(tree.to_plain())))
+    assert again.nodes == tree.nodes
+    again.record(4 - 1, 1.0)
+    assert tree.root.statistics == Statistics(1, 0.5)
+    assert tree.view(lambda n: n.state["text"] or "task") == "+ task  N=1 V=0.50\n  . a  N=1 V=0.50\n  + b  N=0 V=0.00\n    + c  N=0 V=0.00"
+    assert len(tree.view(lambda n: "x", depth=1).splitlines()) == 3
+    with pytest.raises(InputError, match="can't be read"):
+        Tree.from_plain([{"state": {}}])
