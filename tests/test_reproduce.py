@@ -134,7 +134,7 @@ def test_a_quick_check_of_a_baseline(capsys: pytest.CaptureFixture[str]) -> None
     result = json.loads(Path("runs/claims/raft-quick/raft.json").read_text())
     assert (result["quick"], result["seeds"], result["command"]) == (True, [0, 1], "etude reproduce raft --quick")
     assert [ledger["rollouts"] for ledger in result["arms"]["raft"]["ledgers"]] == [16, 16]
-    assert {test["name"] for test in result["tests"]} == {"gain over the start", "the selection by reward"}
+    assert {test["name"] for test in result["tests"]} == {"gain over the start", "the threshold"}
     with pytest.raises(InputError, match="quick check"):
         read_result(Path("runs/claims/raft-quick/raft.json"))
     with pytest.raises(InputError, match="does not belong"):

@@ -47,13 +47,13 @@ class RAFTConfig(PolicyOptimizationConfig):
         expectation="Imitating its right attempts lifts held-out pass@1 by more than 10 points.",
         arms=(
             Arm("raft"),
-            Arm("all attempts", "raft", {"keep_above": -1.0}),
+            Arm("without threshold", "raft", {"keep_above": -1.0}),
         ),
         common=ON_TINY,
         budget="150k-tokens",
         tests=(
             Comparison("gain over the start", "raft", None, gain("eval/pass@1"), margin=0.1),
-            Comparison("the selection by reward", "raft", "all attempts", AtBudget("eval/pass@1"), role="ablation"),
+            Comparison("the threshold", "raft", "without threshold", AtBudget("eval/pass@1"), role="ablation"),
         ),
         preconditions=(room_to_learn("raft"),),
     ),
