@@ -196,7 +196,7 @@ def test_dapos_length_limit_is_that_of_all_turns(tmp_path: Path) -> None:
 def test_dapo_takes_nothing_off_answers_within_what_the_tasks_ask_for(family: str, tmp_path: Path) -> None:
     tasks = builtin_task_sets()[family]()
     method = ready("dapo", tmp_path, tasks, max_new_tokens=0)
-    limit, turns = tasks.max_new_tokens, tasks.max_turns
+    limit, turns = tasks.max_new_tokens, min(tasks.max_turns, method.max_turns)
     cache = round(0.2 * limit)
     # Rollouts may be longer than that by the cache, over which the penalty falls to -1.
     assert method.params.max_new_tokens == limit + cache
