@@ -6,6 +6,7 @@ import io
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -40,9 +41,9 @@ class Says:
         return len(messages) <= self.most
 
 
-def chat(speaker: Says, **settings: object) -> tuple[Chat, Callable[[], str]]:
+def chat(speaker: Says, **settings: Any) -> tuple[Chat, Callable[[], str]]:
     out = io.StringIO()
-    config = ChatConfig(**settings)  # type: ignore[arg-type]
+    config = ChatConfig(**settings)
     return Chat(speaker, config, "look again at {question}", Console(file=out, width=80)), out.getvalue
 
 

@@ -15,6 +15,7 @@ from arm_method import Climb
 from rich.console import Console
 
 import etude
+import etude.comparing
 import etude.method
 from etude.cli import main
 from etude.errors import InputError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from random import Random
 
 import pytest
@@ -14,9 +15,10 @@ from etude.models.sampling import SamplingParams, stream_key
 from etude.search import Child, EnvironmentSearch, Limits, Search, Tree, grow, uct
 from etude.search.environment import context_of
 from etude.search.mcts import Place
-from etude.tasks.base import Environment
-from etude.tasks.builtin.calculator import Calculator
+from etude.tasks.base import Environment, EnvironmentStep
+from etude.tasks.builtin.calculator import Calculator, CalculatorEnvironment
 from etude.tasks.builtin.crafting import Crafting
+from etude.types import Message
 
 POLICY = LanguageModel.load("tiny", device="cpu")
 
@@ -70,13 +72,15 @@ def test_what_is_good_is_visited_more() -> None:
     assert one.statistics.visits > 2 * zero.statistics.visits
 
 
+class ForgetfulEnvironment(CalculatorEnvironment):
+    snapshot = Environment.snapshot
+
+
 class Forgetful(Calculator):
     """The calculator without snapshots."""
 
     def environment(self) -> Environment:
-        environment = super().environment()
-        environment.snapshot = lambda: Environment.snapshot(environment)  # type: ignore[method-assign]
-        return environment
+        return ForgetfulEnvironment(self, self.max_turns)
 
 
 def searched(task_set: Calculator | Crafting, ledger: Ledger) -> list[tuple[Search, EnvironmentSearch]]:
@@ -108,22 +112,19 @@ def test_episodes_are_searched_alike_with_snapshots_and_by_replay() -> None:
     assert kept.generated_tokens == replayed.generated_tokens > 0
 
 
-class Moody(Forgetful):
+class MoodyEnvironment(ForgetfulEnvironment):
+    numbers = count()
+
+    def step(self, text: str) -> EnvironmentStep:
+        answer = super().step(text)
+        return answer if answer.done else EnvironmentStep((Message("tool", str(next(self.numbers))),))
+
+
+class Moody(Calculator):
     """Answers otherwise every time."""
 
-    seen = 0
-
     def environment(self) -> Environment:
-        environment = super().environment()
-        step = environment.step
-
-        def moody(text: str):
-            answer = step(text)
-            self.seen += 1
-            return answer if answer.done else type(answer)((type(answer.messages[0])("tool", str(self.seen)),))
-
-        environment.step = moody  # type: ignore[method-assign]
-        return environment
+        return MoodyEnvironment(self, self.max_turns)
 
 
 def test_an_environment_that_cannot_be_gone_back_to_is_refused() -> None:

@@ -59,9 +59,14 @@ def test_closed_children_are_passed_over_and_ties_are_drawn() -> None:
     tree = Tree({})
     tree.expand(0, [{}, {}, {}], terminal=[True, False, False])
     tree.record(1, 1.0)
-    assert {select(tree, 0, uct(), Random(seed)).number for seed in range(20)} == {2, 3}  # type: ignore[union-attr]
+
+    def chosen(seed: int) -> int | None:
+        node = select(tree, 0, uct(), Random(seed))
+        return None if node is None else node.number
+
+    assert {chosen(seed) for seed in range(20)} == {2, 3}
     tree.record(2, 1.0)
-    assert select(tree, 0, uct(), Random(0)).number == 3  # type: ignore[union-attr]
+    assert chosen(0) == 3
     assert select(tree, 1, uct(), Random(0)) is None
 
 

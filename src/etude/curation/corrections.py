@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from etude.curation.examples import spliced
+from etude.tasks.base import RIGHT
 from etude.tasks.revisions import VERDICTS
 from etude.types import Segment, Trajectory
-
-RIGHT = 0.5
-"""A verdict from here on is a right answer."""
 
 
 def verdicts_at_the_end(trajectory: Trajectory) -> tuple[bool, bool] | None:

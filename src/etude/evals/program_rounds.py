@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from etude.evals.revision import RIGHT
+from etude.tasks.base import RIGHT
 from etude.tasks.program_rounds import WENT_ON
 from etude.tasks.revisions import VERDICTS
 from etude.types import Metrics, Trajectory, mean

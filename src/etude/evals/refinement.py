@@ -11,10 +11,8 @@ from etude.evals.passk import maj_at_k, vote_labels
 from etude.evals.revision import Rounds, revision_metrics
 from etude.evals.verification import acceptance_metrics
 from etude.rollouts.refinement import Chain, chain_metrics
+from etude.tasks.base import RIGHT
 from etude.types import Metrics, mean
-
-RIGHT = 0.5
-"""A verdict from here on is a right answer."""
 
 
 def refined_metrics(rows: Sequence[Sequence[Chain]], refinements: int, answer_in: Callable[[str], str | None]) -> Metrics:

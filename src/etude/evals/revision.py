@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
 from etude.evals.passk import maj_at_k, vote_labels
+from etude.tasks.base import RIGHT
 from etude.tasks.revisions import ANSWERS, VERDICTS, attempts_of
 from etude.types import Metrics, Trajectory
 
-RIGHT = 0.5
-"""A verdict from here on is a right answer."""
 STATES = ("wrong", "right", "unread")
 """What an answer can be. One that cannot be read is not counted among the wrong ones."""
 WRONG, SOUND, UNREAD, ABSENT = range(4)

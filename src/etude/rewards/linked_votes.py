@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from etude.rewards.votes import RIGHT, Vote, majority
+from etude.rewards.votes import Vote, majority
+from etude.tasks.base import RIGHT
 from etude.types import Group, Metrics, mean, trajectories_of
 
 Answers = Sequence[str | None]

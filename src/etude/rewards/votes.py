@@ -15,10 +15,8 @@ from random import Random
 
 from etude.evals.passk import vote_labels
 from etude.tasks.answers import normalise
+from etude.tasks.base import RIGHT
 from etude.types import Group, Metrics, Trajectory, mean
-
-RIGHT = 0.5
-"""A verdict from which an attempt counts as right, when votes are compared with the truth."""
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,8 @@ def total(components: Mapping[str, float], weights: Mapping[str, float]) -> floa
     return sum((weight * components[name] for name, weight in weights.items() if weight), 0.0)
 
 
+RIGHT = 0.5
+"""A verdict from here on counts as a right answer, where right and wrong ones are counted."""
 TOOL_COUNTS = frozenset({"tool_calls", "tool_errors"})
 """Entries of a step's info that are added up over an episode: calls of a tool in this step, and those of them that the tool itself says failed."""
 

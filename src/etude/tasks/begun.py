@@ -5,16 +5,17 @@ It shows whether a policy finds back from where others went wrong, which an epis
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from etude.errors import InputError
+from etude.tasks.around import Around
 from etude.tasks.base import Environment, EnvironmentStep, TaskSet
-from etude.types import Message, StartingPoint, Task, Trajectory
+from etude.types import Message, StartingPoint, Task
 
 
-class Begun(TaskSet):
+class Begun(Around):
     """A task set that is played in turns, whose tasks may have starting points: the environment replays them. Judged as the tasks themselves are."""
 
     def __init__(self, tasks: TaskSet) -> None:
@@ -23,24 +24,7 @@ class Begun(TaskSet):
         if environment is None:
             raise InputError(f"{tasks.name} has tasks of single turns; expected tasks that are played in turns, for an episode to begin in the middle of")
         environment.close()
-        self.tasks = tasks
-        self.name, self.max_new_tokens, self.stop, self.max_turns = tasks.name, tasks.max_new_tokens, tasks.stop, tasks.max_turns
-        self.reward_weights, self.environment_weights = tasks.reward_weights, tasks.environment_weights
-
-    def train_task(self, seed: int, index: int) -> Task:
-        return self.tasks.train_task(seed, index)
-
-    def held_out(self) -> Sequence[Task]:
-        return self.tasks.held_out()
-
-    def verify(self, task: Task, text: str) -> Mapping[str, float]:
-        return self.tasks.verify(task, text)
-
-    def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
-        return self.tasks.verify_trajectory(trajectory)
-
-    def answer_in(self, text: str) -> str | None:
-        return self.tasks.answer_in(text)
+        super().__init__(tasks)
 
     def first_wrong_step(self, task: Task, steps: Sequence[str]) -> int | None:
         return self.tasks.first_wrong_step(task, steps)

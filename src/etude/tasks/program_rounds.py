@@ -21,6 +21,7 @@ from typing import Any
 
 from etude.errors import InputError
 from etude.sandbox import Limits, Sandbox, open_sandbox
+from etude.tasks.around import Around, in_single_turns
 from etude.tasks.base import Environment, EnvironmentStep, TaskSet, total
 from etude.tasks.options import settings_in
 from etude.tasks.python_tool import CLOSE, NO_CODE, OPEN, called_code
@@ -122,7 +123,7 @@ class Round:
     said: str | None
 
 
-class ProgramRounds(TaskSet):
+class ProgramRounds(Around):
     """A task set of single turns, in which a task is solved by up to `rounds` programs, each of them run and checked."""
 
     def __init__(
@@ -138,10 +139,7 @@ class ProgramRounds(TaskSet):
         **limits: Any,
     ) -> None:
         """What is not named here are limits of the sandbox. Raises InputError for wrong options, tasks that have an environment, and a back end that cannot be had."""
-        inner = tasks.environment()
-        if inner is not None:
-            inner.close()
-            raise InputError(f"{tasks.name} is played in an environment of its own; --env cosc lets tasks of single turns be solved by programs")
+        super().__init__(in_single_turns(tasks, "--env cosc lets tasks of single turns be solved by programs"))
         if language not in ("python", "small"):
             raise InputError(f"language is {language!r}; expected python or small")
         if language == "small" and limits:
@@ -151,8 +149,6 @@ class ProgramRounds(TaskSet):
         )
         self.rounds, self.verifying = checked_rounds(rounds, verify), verify
         self._prompt = PROMPTS.get(prompt) or read_template(prompt, "prompt", names=tuple(PROMPTS), needs=("question",), may=())
-        self._tasks = tasks
-        self.name = tasks.name
         self.max_turns = self.rounds + 1 if verify else 1
         self.max_new_tokens = max(tasks.max_new_tokens, self.language.tokens)
         self.stop = (self.language.closing, *tasks.stop)
@@ -169,20 +165,14 @@ class ProgramRounds(TaskSet):
             ) from error
 
     def train_task(self, seed: int, index: int) -> Task:
-        return self._told(self._tasks.train_task(seed, index))
+        return self._told(self.tasks.train_task(seed, index))
 
     def held_out(self) -> Sequence[Task]:
-        return [self._told(task) for task in self._tasks.held_out()]
-
-    def verify(self, task: Task, text: str) -> Mapping[str, float]:
-        return self._tasks.verify(task, text)
+        return [self._told(task) for task in self.tasks.held_out()]
 
     def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
-        inner = self._tasks
+        inner = self.tasks
         return judge_rounds(trajectory, self.language, self.rounds, inner.verify_trajectory, inner.answer_in, inner.reward_weights)
-
-    def answer_in(self, text: str) -> str | None:
-        return self._tasks.answer_in(text)
 
     def conversation(self, task: Task, seed: int) -> Sequence[Message] | None:
         """What a JSONL line has under `conversation`: the messages after the question, alternately the assistant's and the tool's."""

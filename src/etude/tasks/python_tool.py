@@ -13,6 +13,7 @@ from typing import Any
 
 from etude.errors import InputError
 from etude.sandbox import Limits, Result, Sandbox, open_sandbox
+from etude.tasks.around import Around, in_single_turns
 from etude.tasks.base import Environment, EnvironmentStep, TaskSet
 from etude.tasks.options import settings_in
 from etude.types import Message, Task, Trajectory
@@ -44,7 +45,7 @@ def called_code(text: str, opening: str = OPEN, closing: str = CLOSE) -> str | N
     return fenced[1] if fenced else code.strip("\n")
 
 
-class PythonTool(TaskSet):
+class PythonTool(Around):
     """A task set of single turns, in which the model may call Python before it answers."""
 
     def __init__(
@@ -59,18 +60,12 @@ class PythonTool(TaskSet):
         **limits: Any,
     ) -> None:
         """What is not named here are limits of the sandbox. Raises InputError for wrong options, tasks that have an environment, and a back end that cannot be had."""
-        inner = tasks.environment()
-        if inner is not None:
-            inner.close()
-            raise InputError(f"{tasks.name} is played in an environment of its own; --env python gives a tool to tasks of single turns")
+        super().__init__(in_single_turns(tasks, "--env python gives a tool to tasks of single turns"))
         if turns < 2:
             raise InputError(f"turns is {turns}; expected at least 2, one for a call and one for the answer")
-        self._tasks = tasks
         self._instruct = instruct
         self._sandbox = open_sandbox(backend, limits=Limits(**{"output": 2000, **limits}), workers=workers, preload=tuple(filter(None, preload.split("+"))))
-        self.name = tasks.name
         self.max_turns = turns
-        self.max_new_tokens = tasks.max_new_tokens
         self.stop = (CLOSE, *tasks.stop)
         # The answer is judged as if it were all that was written.
         self.environment_weights = tasks.reward_weights
@@ -84,20 +79,14 @@ class PythonTool(TaskSet):
             raise InputError(f"--env {spec} can't be made: {error}; expected numbers for limits, for example --env python:seconds=2,turns=4") from error
 
     def train_task(self, seed: int, index: int) -> Task:
-        return self._told(self._tasks.train_task(seed, index))
+        return self._told(self.tasks.train_task(seed, index))
 
     def held_out(self) -> Sequence[Task]:
-        return [self._told(task) for task in self._tasks.held_out()]
-
-    def verify(self, task: Task, text: str) -> Mapping[str, float]:
-        return self._tasks.verify(task, text)
+        return [self._told(task) for task in self.tasks.held_out()]
 
     def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
         alone = {name: value for name, value in trajectory.tags.items() if not name.startswith("environment_")}
-        return self._tasks.verify_trajectory(replace(trajectory, tags=alone))
-
-    def answer_in(self, text: str) -> str | None:
-        return self._tasks.answer_in(text)
+        return self.tasks.verify_trajectory(replace(trajectory, tags=alone))
 
     def environment(self) -> Environment:
         return PythonEnvironment(self._sandbox)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from etude.errors import InputError
+from etude.tasks.around import Around, in_single_turns
 from etude.tasks.base import Environment, EnvironmentStep, TaskSet, total
 from etude.tasks.options import settings_in
 from etude.tasks.templates import filled, read_template
@@ -32,7 +33,7 @@ REQUESTS = {
 OPTIONS = {"turns": "attempts in all", "request": f"{', '.join(REQUESTS)}, or a text file, in which {{question}} stands for what was asked"}
 
 
-class Revisions(TaskSet):
+class Revisions(Around):
     """A task set of single turns, in which every task is attempted `turns` times in one conversation.
 
     Components of the judgement are the last attempt's. Each attempt's own reward stands on its segment, and its verdict in the trajectory's tag VERDICTS.
@@ -40,18 +41,11 @@ class Revisions(TaskSet):
 
     def __init__(self, tasks: TaskSet, *, turns: int = 2, request: str = "standard") -> None:
         """Raises InputError for fewer than two turns, a request that cannot be read, and tasks that have an environment."""
-        inner = tasks.environment()
-        if inner is not None:
-            inner.close()
-            raise InputError(f"{tasks.name} is played in an environment of its own; --env revise asks for another look at tasks of single turns")
+        super().__init__(in_single_turns(tasks, "--env revise asks for another look at tasks of single turns"))
         if turns < 2:
             raise InputError(f"turns is {turns}; expected at least 2, a first attempt and one at correcting it")
-        self.tasks = tasks
         self.request = REQUESTS.get(request) or read_template(request, "request", names=tuple(REQUESTS), needs=(), may=("question",))
-        self.name = tasks.name
         self.max_turns = turns
-        self.max_new_tokens = tasks.max_new_tokens
-        self.stop = tasks.stop
         # The last attempt is judged as if it were all that was written.
         self.environment_weights = tasks.reward_weights
 
@@ -63,20 +57,8 @@ class Revisions(TaskSet):
             raise InputError(f"--env {spec}: turns is {options['turns']!r}; expected a whole number from 2")
         return cls(tasks, **options)
 
-    def train_task(self, seed: int, index: int) -> Task:
-        return self.tasks.train_task(seed, index)
-
-    def held_out(self) -> Sequence[Task]:
-        return self.tasks.held_out()
-
-    def verify(self, task: Task, text: str) -> Mapping[str, float]:
-        return self.tasks.verify(task, text)
-
     def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
         return judge_attempts(trajectory, self.tasks.verify_trajectory, self.tasks.reward_weights)
-
-    def answer_in(self, text: str) -> str | None:
-        return self.tasks.answer_in(text)
 
     def first_wrong_step(self, task: Task, steps: Sequence[str]) -> int | None:
         return self.tasks.first_wrong_step(task, steps)

@@ -70,7 +70,7 @@ def step_verdict(text: str) -> StepVerdict | None:
     """The last verdict that a judgement names, or the one whose letter it is; None where it names none."""
     named = NAMED.findall(text)
     if named:
-        return {"good": "good", "bad": "bad", "uncertain": "uncertain"}[named[-1].lower()]  # type: ignore[return-value]
+        return LETTERS[named[-1][0].lower()]
     return LETTERS.get(text.strip().lower())
 
 

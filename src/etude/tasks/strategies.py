@@ -15,6 +15,7 @@ import yaml
 
 from etude.errors import InputError
 from etude.sandbox import Limits, Sandbox, open_sandbox
+from etude.tasks.around import Around, in_single_turns
 from etude.tasks.base import TaskSet
 from etude.tasks.builtin.calculator import plain_number
 from etude.tasks.builtin.expressions import evaluate
@@ -127,18 +128,14 @@ def _run(solution: str, program: Program, sandbox: Sandbox | None) -> str | None
     return shown.splitlines()[-1] if result.ok and shown else None
 
 
-class Strategic(TaskSet):
+class Strategic(Around):
     """A task set whose answers may begin with the tag of a strategy: programs are run before they are judged."""
 
     def __init__(self, tasks: TaskSet, strategies: Sequence[Strategy], *, seconds: float = 4.0) -> None:
         """seconds: what a Python program may take. Raises InputError for tasks that have an environment."""
-        inner = tasks.environment()
-        if inner is not None:
-            inner.close()
-            raise InputError(f"{tasks.name} is played in an environment of its own; strategies are ways of answering tasks of single turns")
-        self.tasks, self.strategies = tasks, tuple(strategies)
+        super().__init__(in_single_turns(tasks, "strategies are ways of answering tasks of single turns"))
+        self.strategies = tuple(strategies)
         self._sandbox = open_sandbox("safe", limits=Limits(seconds=seconds)) if any(s.program == "python" for s in strategies) else None
-        self.name, self.stop, self.reward_weights = tasks.name, tasks.stop, tasks.reward_weights
         # A tag has no more tokens than characters.
         self.max_new_tokens = tasks.max_new_tokens + max(len(s.tag) for s in self.strategies)
 
@@ -152,12 +149,6 @@ class Strategic(TaskSet):
         """The tasks as they are, where they judge answers in these strategies by themselves; otherwise with this around them."""
         return tasks if strategies_in(tasks) == tuple(strategies) else cls(tasks, strategies)
 
-    def train_task(self, seed: int, index: int) -> Task:
-        return self.tasks.train_task(seed, index)
-
-    def held_out(self) -> Sequence[Task]:
-        return self.tasks.held_out()
-
     def verify(self, task: Task, text: str) -> Mapping[str, float]:
         return self.tasks.verify(task, outcome(text, self.strategies, self._sandbox))
 
@@ -167,9 +158,6 @@ class Strategic(TaskSet):
 
     def answer_in(self, text: str) -> str | None:
         return self.tasks.answer_in(outcome(text, self.strategies, self._sandbox))
-
-    def demonstration(self, task: Task, seed: int) -> str | None:
-        return self.tasks.demonstration(task, seed)
 
 
 def strategies_in(tasks: TaskSet) -> tuple[Strategy, ...] | None:

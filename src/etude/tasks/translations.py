@@ -101,19 +101,19 @@ class Prompted(PartlyLabelled):
         return replace(task, messages=(Message("user", filled(self.template, {**fields, "field": place})),), info=info)
 
     def train_task(self, seed: int, index: int) -> Task:
-        return self.prompted(self._tasks.train_task(seed, index))
+        return self.prompted(self.tasks.train_task(seed, index))
 
     def held_out(self) -> Sequence[Task]:
-        return [self.prompted(task) for task in self._tasks.held_out()]
+        return [self.prompted(task) for task in self.tasks.held_out()]
 
     def verify(self, task: Task, text: str) -> Mapping[str, float]:
-        return self._tasks.verify(task, self._as_line(text))
+        return self.tasks.verify(task, self._as_line(text))
 
     def answer_in(self, text: str) -> str | None:
         return super().answer_in(self._as_line(text))
 
     def demonstration(self, task: Task, seed: int) -> str | None:
-        shown = self._tasks.demonstration(task, seed)
+        shown = self.tasks.demonstration(task, seed)
         if shown is None or not self.tag:
             return shown
         return f"<{self.tag}>{final_answer(shown) or shown}</{self.tag}>"

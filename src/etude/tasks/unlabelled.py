@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from etude.tasks.base import Environment, TaskSet
-from etude.types import Task
+from etude.tasks.around import Around
+from etude.tasks.base import TaskSet
+from etude.types import Task, Trajectory
 
 
-class PartlyLabelled(TaskSet):
+class PartlyLabelled(Around):
     """A task set whose tasks may lack a reference answer. An attempt at one that does is not judged: its `correct` is NaN, which means unscorable."""
-
-    def __init__(self, tasks: TaskSet) -> None:
-        self._tasks = tasks
-        self.name = tasks.name
-        self.max_new_tokens = tasks.max_new_tokens
-        self.stop = tasks.stop
-        self.max_turns = tasks.max_turns
-        self.reward_weights = tasks.reward_weights
-
-    def train_task(self, seed: int, index: int) -> Task:
-        return self._tasks.train_task(seed, index)
-
-    def held_out(self) -> Sequence[Task]:
-        return self._tasks.held_out()
 
     def labelled(self) -> list[Task]:
         """Held-out tasks that have a reference answer."""
         return [task for task in self.held_out() if task.answer is not None]
 
+    def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
+        # By this set's verdict on the last turn, and not by the inner one's.
+        return TaskSet.verify_trajectory(self, trajectory)
+
     def verify(self, task: Task, text: str) -> Mapping[str, float]:
-        return {"correct": math.nan} if task.answer is None else self._tasks.verify(task, text)
-
-    def answer_in(self, text: str) -> str | None:
-        return self._tasks.answer_in(text)
-
-    def demonstration(self, task: Task, seed: int) -> str | None:
-        return self._tasks.demonstration(task, seed)
-
-    def environment(self) -> Environment | None:
-        return self._tasks.environment()
+        return {"correct": math.nan} if task.answer is None else self.tasks.verify(task, text)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from etude.errors import InputError
+from etude.tasks.around import Around
 from etude.tasks.base import Environment, EnvironmentStep, TaskSet
 from etude.tasks.user_code import describe, describe_value, finite_number, load_object, source_file, where
 from etude.types import Message, Role, Task, Trajectory
@@ -137,31 +138,20 @@ class CheckedEnvironment(Environment):
         return {**value, "correct": correct}
 
 
-class EnvironmentTaskSet(TaskSet):
+class EnvironmentTaskSet(Around):
     """Tasks of any kind, practised in a user's environment. The environment judges: what the tasks' own verifier would say is not used."""
 
     def __init__(self, tasks: TaskSet, kind: EnvironmentClass) -> None:
-        self._tasks = tasks
+        super().__init__(tasks)
         self._kind = kind
-        self.name = tasks.name
-        self.max_new_tokens = tasks.max_new_tokens
-        self.stop = tasks.stop
+        self.reward_weights, self.environment_weights = TaskSet.reward_weights, TaskSet.environment_weights
         self.max_turns = kind.max_turns or tasks.max_turns
-
-    def train_task(self, seed: int, index: int) -> Task:
-        return self._tasks.train_task(seed, index)
-
-    def held_out(self) -> Sequence[Task]:
-        return self._tasks.held_out()
 
     def verify(self, task: Task, text: str) -> Mapping[str, float]:
         raise InputError(f"the environment {self._kind.name} judges whole episodes; a single text cannot be verified. Run episodes, or give --reward too")
 
     def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
         return {}
-
-    def answer_in(self, text: str) -> str | None:
-        return self._tasks.answer_in(text)
 
     def environment(self) -> Environment:
         return self._kind.make()

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etude.errors import InputError
-from etude.tasks.base import Annotation, Environment, TaskSet
+from etude.tasks.around import Around
+from etude.tasks.base import TaskSet
 from etude.tasks.user_code import describe, describe_value, finite_number, load_object, source_file, where
 from etude.types import Message, Segment, Task, Trajectory
 
@@ -65,62 +66,36 @@ class RewardFunction:
         return InputError(f"--reward {self.name}{line} {what} on task {task.id!r}; expected {EXPECTED}")
 
 
-class RewardedTaskSet(TaskSet):
+class RewardedTaskSet(Around):
     """Tasks of any kind, judged by a reward function.
 
     `correct`, what pass@k counts, is the first of these that exists: the function's own component `correct`; the tasks' own verdict, where they have reference
     answers; the function's total, cut to [0, 1]. In an environment the function's total is added to the environment's reward.
     """
 
-    reward_weights: Mapping[str, float] = {"reward": 1.0}
-    environment_weights: Mapping[str, float] = {"environment": 1.0, "reward": 1.0}
-
     def __init__(self, tasks: TaskSet, reward: RewardFunction, *, has_verdict: Callable[[Task], bool] = lambda task: True) -> None:
         """`has_verdict` says whether `tasks` can verify a task by itself."""
-        self._tasks = tasks
+        super().__init__(tasks)
         self._reward = reward
         self._has_verdict = has_verdict
-        self.name = tasks.name
-        self.max_new_tokens = tasks.max_new_tokens
-        self.stop = tasks.stop
-        self.max_turns = tasks.max_turns
-
-    def train_task(self, seed: int, index: int) -> Task:
-        return self._tasks.train_task(seed, index)
-
-    def held_out(self) -> Sequence[Task]:
-        return self._tasks.held_out()
+        self.reward_weights = {"reward": 1.0}
+        self.environment_weights = {"environment": 1.0, "reward": 1.0}
 
     def verify(self, task: Task, text: str) -> Mapping[str, float]:
         return self.verify_trajectory(Trajectory(task, [], [Segment([], "policy", text)], "eos"))
 
     def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
-        own = dict(self._tasks.verify_trajectory(trajectory)) if self._has_verdict(trajectory.task) else {}
+        own = dict(self.tasks.verify_trajectory(trajectory)) if self._has_verdict(trajectory.task) else {}
         components = {**own, **self._reward(trajectory)}
         if "environment_reward" not in trajectory.tags:
             components.setdefault("correct", min(1.0, max(0.0, components["reward"])))
         return components
 
-    def demonstration(self, task: Task, seed: int) -> str | None:
-        return self._tasks.demonstration(task, seed)
-
     def conversation(self, task: Task, seed: int) -> Sequence[Message] | None:
-        return self._tasks.conversation(task, seed)
-
-    def answer_in(self, text: str) -> str | None:
-        return self._tasks.answer_in(text)
+        return self.tasks.conversation(task, seed)
 
     def first_wrong_step(self, task: Task, steps: Sequence[str]) -> int | None:
-        return self._tasks.first_wrong_step(task, steps)
-
-    def feedback(self, task: Task, text: str) -> str:
-        return self._tasks.feedback(task, text)
-
-    def annotate(self, task: Task, text: str) -> Annotation | None:
-        return self._tasks.annotate(task, text)
-
-    def environment(self) -> Environment | None:
-        return self._tasks.environment()
+        return self.tasks.first_wrong_step(task, steps)
 
 
 def _wants_trajectory(function: Any, name: str) -> bool:

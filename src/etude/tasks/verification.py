@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 from etude.errors import InputError
 from etude.tasks.answers import final_answer, normalise
+from etude.tasks.base import RIGHT
 from etude.tasks.follow_up import FollowUpTasks, transcript
 from etude.tasks.templates import filled
 from etude.types import Message, Task, Trajectory
 
-RIGHT = 0.5
-"""A verdict from which an attempt counts as right."""
 TOLERANCE = 1e-6
 """Ratings that differ by less are the same: -0.5, -.5 and -0.50 are one number."""
 

@@ -25,7 +25,8 @@ from etude.errors import InputError
 from etude.evals.measures import Final
 from etude.method import register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
-from etude.rewards.votes import RIGHT, CrowdVote, Vote, answers_of, consistency_weights, crowd_vote, self_consistency, vote_metrics, wrong_agreement
+from etude.rewards.votes import CrowdVote, Vote, answers_of, consistency_weights, crowd_vote, self_consistency, vote_metrics, wrong_agreement
+from etude.tasks.base import RIGHT
 from etude.types import Group, Metrics, Trajectory, mean
 
 OWN = {"method": "rlccf", "mistakes": "own", "sure": 0.9, "right": 0.15, "wrong": 0.55}
