@@ -53,6 +53,7 @@ class PairSFTConfig(CorrectionConfig):
             Comparison("pairs against own corrections", "pair-sft", "own corrections", Final("correct@2")),
         ),
         preconditions=repeats_itself("pair-sft"),
+        tried="Nothing yet.",
         seeds=reported_seeds(3),
         quick={**QUICK_START, "tasks_per_round": 8, "steps_per_round": 1, "rounds": 1},
     ),

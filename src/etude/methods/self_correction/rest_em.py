@@ -43,7 +43,8 @@ class ReSTEMConfig(IteratedConfig):
     config=ReSTEMConfig,
     claim=Claim(
         statement="Fine-tuning the base model on its own answers that a verifier finds right improves it, and more rounds improve it further.",
-        expectation="On the same number of generated tokens, three rounds lift held-out pass@1 by more than 10 points, and end above one round that is three times as large.",
+        expectation="On the same number of rollouts and optimiser steps, three rounds lift held-out pass@1 by more than 10 points, and end above one round that is three "
+        "times as large.",
         arms=(
             Arm("rest-em", settings={"rounds": 3, "tasks_per_round": 128}),
             Arm("one round", "rest-em", {"rounds": 1, "tasks_per_round": 384, "steps_per_round": 60}),
@@ -57,6 +58,7 @@ class ReSTEMConfig(IteratedConfig):
             Comparison("the selection by reward", "rest-em", "all attempts", AtBudget("eval/pass@1"), role="ablation"),
         ),
         preconditions=(room_to_learn("rest-em"),),
+        tried="Nothing yet.",
     ),
 )
 class ReSTEM(IteratedImitation):

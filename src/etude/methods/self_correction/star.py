@@ -42,6 +42,7 @@ from etude.types import Trajectory
             Comparison("right answers are left alone", "with right ones", "star", Final("broken"), better="lower", role="ablation"),
         ),
         preconditions=repeats_itself("star"),
+        tried="Nothing yet.",
         seeds=reported_seeds(3),
         quick={**QUICK_START, "tasks_per_round": 8, "steps_per_round": 1, "rounds": 2},
     ),
