@@ -45,7 +45,7 @@ def anchors(text: str) -> set[str]:
 
 
 def complaints(page: Path) -> list[str]:
-    """Links of a page within the repository that lead nowhere."""
+    """Links of a page within the repository that lead nowhere, where the page lies or on the site that is made of docs/."""
     found = []
     for target in targets(page.read_text()):
         if re.match(r"[a-z]+:", target):
@@ -54,6 +54,10 @@ def complaints(page: Path) -> list[str]:
         file = (page.parent / path).resolve() if path else page
         if not file.is_relative_to(REPOSITORY) or not file.exists():
             found.append(f"{target}: there is no such file")
+        elif file.is_dir() and page.is_relative_to(REPOSITORY / "docs"):
+            found.append(f"{target}: a folder is no page of the site; expected a file in it")
+        elif "--" in anchor:
+            found.append(f"{target}: the site makes one hyphen of several; expected a heading without a dash or other marks between words")
         elif anchor and anchor not in anchors(file.read_text()):
             found.append(f"{target}: there is no such heading; there are {', '.join(sorted(anchors(file.read_text())))}")
     return found
