@@ -22,6 +22,7 @@ HELP = """[bold]etude[/] COMMAND …   self-improvement of models on one loop
 
 [dim]commands[/]
   [bold]train[/] METHOD     improve a model by a method, or go on with a run
+  [bold]search[/] METHOD    search by a method that changes no weights: agents, answers, attempts
   [bold]eval[/] MODEL       measure a model on held-out tasks: pass@k, maj@k, length, with intervals
   [bold]chat[/] MODEL       talk to a model, and watch it look at its answers again
   [bold]compare[/] ARM ARM  which method is worth it: at equal budget, over paired seeds, with intervals
@@ -47,6 +48,14 @@ TRAIN_HELP = """[bold]etude train[/] METHOD \\[options]            begin a run
 [bold]etude train[/] --resume DIR \\[options]     go on with a run; settings of the run (--steps, --budget, …) may change
 
 [bold]etude train[/] METHOD --help lists the options.
+
+[dim]methods[/]"""
+
+SEARCH_HELP = """[bold]etude search[/] METHOD \\[options]            begin a search; its tree is shown while it grows
+[bold]etude search[/] --config FILE.yaml          the same, method and options from a file; options given besides go before it
+[bold]etude search[/] --resume DIR \\[options]     go on with a search; settings of the run (--budget, --steps, …) may change
+
+[bold]etude search[/] METHOD --help lists the options.
 
 [dim]methods[/]"""
 
@@ -125,23 +134,31 @@ def _leading(given: list[str]) -> tuple[str | None, list[str]]:
     return (given[0], given[1:]) if given and not given[0].startswith("-") else (None, given)
 
 
-def _path_options(given: list[str], *names: str) -> tuple[list[Path | None], list[str]]:
+def _path_options(given: list[str], *names: str, command: str = "eval") -> tuple[list[Path | None], list[str]]:
     """The values of options that say where settings come from, and what is left."""
-    parser = ArgumentParser(prog="etude train", add_help=False, allow_abbrev=False)
+    parser = ArgumentParser(prog=f"etude {command}", add_help=False, allow_abbrev=False)
     for name in names:
         parser.add_argument(f"--{name}", type=Path)
     known, rest = parser.parse_known_args(given)
     return [getattr(known, name) for name in names], rest
 
 
-# train
+# train and search
 
 
 def _train(given: list[str]) -> int:
+    return _run_method(given, "train")
+
+
+def _search(given: list[str]) -> int:
+    return _run_method(given, "search")
+
+
+def _run_method(given: list[str], command: str) -> int:
     slug, rest = _leading(given)
-    (file, resume), rest = _path_options(rest, "config", "resume")
+    (file, resume), rest = _path_options(rest, "config", "resume", command=command)
     if slug is None and file is None and resume is None:
-        return _train_help(rest)
+        return _method_help(rest, command)
     if file is not None and resume is not None:
         raise InputError("--config and --resume were both given; a resumed run has its own configuration")
 
@@ -158,42 +175,45 @@ def _train(given: list[str]) -> int:
     else:
         assert slug is not None
         default = default_config(slug)
-    config = _train_config(slug, default, rest)
+    config = _method_config(slug, default, rest, command)
     check_config(config, "flag")
     return _run(slug, config, resume)
 
 
-def _train_help(rest: list[str]) -> int:
-    """What `train` takes, with the methods; to standard error with exit code 2 unless it was asked for."""
+def _method_help(rest: list[str], command: str) -> int:
+    """What `train` or `search` takes, with the methods; to standard error with exit code 2 unless it was asked for."""
     asked = any(flag in rest for flag in ("-h", "--help"))
     from rich.table import Table
 
     from etude.catalogue import entries
 
     console = _console(stderr=not asked)
+    text, example = (SEARCH_HELP, "hgm") if command == "search" else (TRAIN_HELP, "grpo")
     if rest and not asked:
-        raise InputError(f"no method stands before {rest[0]}; expected one first, as in `etude train grpo {rest[0]} …`. `etude train` lists them")
+        raise InputError(f"no method stands before {rest[0]}; expected one first, as in `etude {command} {example} {rest[0]} …`. `etude {command}` lists them")
     table = Table.grid(padding=(0, 3, 0, 0))
     for entry in entries():
-        if entry.evolves != "nothing":
+        if entry.evolves != "nothing" and entry.searches == (command == "search"):
             table.add_row(f"  [bold]{entry.slug}[/]", entry.summary)
-    console.print(TRAIN_HELP, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, soft_wrap=True)
     console.print(table)
     return 0 if asked else 2
 
 
-def _train_config(slug: str, default: TrainConfig[Any], rest: list[str]) -> TrainConfig[Any]:
+def _method_config(slug: str, default: TrainConfig[Any], rest: list[str], command: str) -> TrainConfig[Any]:
     from etude.config import TrainConfig
     from etude.method import get_method
 
     method = get_method(slug)
     card = method.card
+    if command == "search" and not card.searches:
+        raise InputError(f"{slug} trains a model: `etude train {slug}`. `etude search` lists the methods that search")
     paper = f" ({card.paper})" if card.paper else ""
     description = (
         f"{card.name}{paper}: {card.summary}\n\nBesides the options below: --config FILE.yaml takes options from a file (flags go before it); "
         "--resume DIR goes on with a run."
     )
-    return parsed(TrainConfig[method.Config], rest, prog=f"etude train {slug}", description=description, default=default)
+    return parsed(TrainConfig[method.Config], rest, prog=f"etude {command} {slug}", description=description, default=default)
 
 
 def _run(slug: str, config: TrainConfig[Any], resume: Path | None) -> int:
@@ -371,6 +391,7 @@ def _version(given: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
+    "search": _search,
     "eval": _eval,
     "chat": _chat,
     "compare": _compare,

@@ -61,6 +61,15 @@ def test_limits_of_depth_evaluations_and_expansions() -> None:
     assert few.evaluations == 4
     grow([short], bits.expand, bits.evaluate, limits=Limits(3, 9), rule=uct(), to_the_end=False)
     assert (short.iterations, len(short.tree)) == (3, 7)
+    (thrifty,) = searches(1)
+
+    def spending(front: Sequence[Place]) -> list[list[Child]]:
+        for search, _ in front:
+            search.tokens += 4
+        return bits.expand(front)
+
+    grow([thrifty], spending, bits.evaluate, limits=Limits(100, 9, tokens=10), rule=uct())
+    assert thrifty.tokens == 12
     with pytest.raises(InputError, match="0 iterations"):
         Limits(0, 1)
 

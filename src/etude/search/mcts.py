@@ -21,17 +21,24 @@ from etude.search.tree import Node, Tree
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When the search of a tree ends. iterations: descents from the root; depth: actions on a path; evaluations: values that came back (0: no limit)."""
+    """When the search of a tree ends. iterations: descents from the root; depth: actions on a path; evaluations: values that came back, tokens: what those who expand and
+    value its nodes have added to `Search.tokens` (0: no limit). The expansion that reaches the limit of tokens is the last one."""
 
     iterations: int
     depth: int
     evaluations: int = 0
+    tokens: int = 0
 
     def __post_init__(self) -> None:
-        if self.iterations < 1 or self.depth < 1 or self.evaluations < 0:
+        if self.iterations < 1 or self.depth < 1 or self.evaluations < 0 or self.tokens < 0:
             raise InputError(
-                f"the search has {self.iterations} iterations, depth {self.depth} and {self.evaluations} evaluations; expected at least 1, 1 and 0 (no limit)"
+                f"the search has {self.iterations} iterations, depth {self.depth}, {self.evaluations} evaluations and {self.tokens} tokens; "
+                "expected at least 1, 1, 0 and 0 (no limit)"
             )
+
+    def spent(self, search: Search) -> bool:
+        """Whether a tree may spend no more."""
+        return bool(self.evaluations and search.evaluations >= self.evaluations) or bool(self.tokens and search.tokens >= self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +59,13 @@ class Search:
     place: int = 0
     iterations: int = 0
     evaluations: int = 0
+    tokens: int = 0
     at: int | None = field(default=None)
     """Where the present descent has come to; None between descents."""
 
     def next(self, limits: Limits, rule: Rule) -> Node | None:
         """The node to expand next: descend by the rule, from the root when the last descent has ended. None when the search has."""
-        while not (self.tree.root.closed or (limits.evaluations and self.evaluations >= limits.evaluations)):
+        while not (self.tree.root.closed or limits.spent(self)):
             if self.at is None:
                 if self.iterations >= limits.iterations:
                     return None

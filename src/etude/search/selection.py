@@ -13,22 +13,29 @@ Rule = Callable[[Node, Node], float]
 
 
 def uct(c: float = 0.25) -> Rule:
-    """W/N + c sqrt(ln N_parent / N) (Kocsis and Szepesvári, 2006); infinite for a child without a visit, so that each is tried before one is tried twice."""
+    """W/N + c sqrt(ln N_parent / N) (Kocsis and Szepesvári, 2006); infinite for a child without a visit, so that each is tried before one is tried twice.
+
+    What is in flight counts as visits that brought nothing (a virtual loss).
+    """
 
     def score(child: Node, parent: Node) -> float:
-        visits = child.statistics.visits
+        visits = child.statistics.visits + child.reserved
         if not visits:
             return math.inf
-        return child.statistics.value + c * math.sqrt(math.log(max(1, parent.statistics.visits)) / visits)
+        return child.statistics.total / visits + c * math.sqrt(math.log(max(1, parent.statistics.visits + parent.reserved)) / visits)
 
     return score
 
 
 def puct(c: float = 1.25) -> Rule:
-    """W/N + c P sqrt(N_parent) / (1 + N) (AlphaZero): what the policy finds likely is tried first, and a child without a visit has the value 0."""
+    """W/N + c P sqrt(N_parent) / (1 + N) (AlphaZero): what the policy finds likely is tried first, and a child without a visit has the value 0.
+
+    What is in flight counts as visits that brought nothing (a virtual loss).
+    """
 
     def score(child: Node, parent: Node) -> float:
-        return child.statistics.value + c * child.prior * math.sqrt(parent.statistics.visits) / (1 + child.statistics.visits)
+        visits = child.statistics.visits + child.reserved
+        return child.statistics.total / max(1, visits) + c * child.prior * math.sqrt(parent.statistics.visits + parent.reserved) / (1 + visits)
 
     return score
 
