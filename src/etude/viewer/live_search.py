@@ -10,6 +10,7 @@ from rich.text import Text
 from etude.method import Method
 from etude.run import Run
 from etude.searching import SearchMethod
+from etude.summary import Summary
 from etude.viewer.live import REFRESHES_PER_SECOND, LiveTable
 from etude.viewer.numbers import count, duration, percent
 from etude.viewer.search_trees import tree_lines
@@ -44,6 +45,11 @@ class LiveSearch(LiveTable):
             self._search = method
             method.on_change = self._changed
             self._read()
+
+    def finished(self, summary: Summary) -> None:
+        if self._search is not None:
+            self._read()
+        super().finished(summary)
 
     def pictures(self) -> list[RenderableType]:
         return list(self._lines)
