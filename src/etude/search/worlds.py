@@ -124,13 +124,17 @@ def _within(value: float, low: float, high: float) -> float:
     return min(high, max(low, value))
 
 
-def open_world(spec: str, seed: int = 0) -> World:
+def open_world(spec: str | World, seed: int = 0) -> World:
     """The world that a specification names: `simulated`, `simulated:option=value,option=value`, or `file.py:Class`, whose constructor is given the seed if it takes one.
 
-    Raises InputError for anything else.
+    From Python a world itself will do. Raises InputError for anything else.
     """
     from etude.tasks.options import settings_in
 
+    if isinstance(spec, World):
+        return spec
+    if not isinstance(spec, str):
+        raise InputError(f"tasks is a {type(spec).__name__}; expected the name of a world, as simulated, or a World")
     name, _, settings = spec.partition(":")
     if ".py:" in spec:
         return _own(spec, seed)
