@@ -41,9 +41,10 @@ def puct(c: float = 1.25) -> Rule:
 
 
 def select(tree: Tree, number: int, rule: Rule, random: Random) -> Node | None:
-    """The open child of a node with the highest score, ties drawn from `random`; None where all are closed."""
+    """The open child of a node with the highest score, ties drawn from `random`; None where all are closed, or are being expanded."""
     parent = tree.nodes[number]
-    scored = [(rule(child, parent), child) for child in tree.children(number) if not child.closed]
+    free = [child for child in tree.children(number) if not child.closed and (child.children or not child.reserved)]
+    scored = [(rule(child, parent), child) for child in free]
     if not scored:
         return None
     best = max(score for score, _ in scored)
