@@ -29,7 +29,7 @@ class SearchConfig:
 
     iterations: AtLeastOne = 10
     """Iterations of the search in a step of the run: what is done between two lines of the log."""
-    workers: AtLeastOne = 1
+    parallel: AtLeastOne = 1
     """Iterations under way at once. Each is chosen knowing all but the last ones before it, so that a repeated search is the same search."""
 
 

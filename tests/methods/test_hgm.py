@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 import etude
+from etude.config import CompareFlags
 from etude.errors import InputError
 from etude.experiments.self_changing_agents import by_strangers, foresight, self_changing_agents
+from etude.method import get_method
 from etude.run import Run, without_time
 from etude.search import Statistics, Tree
 from etude.search.worlds import Simulated
 from etude.searching import SEARCH
+from etude.settings import leaves
 
 QUIET: dict[str, Any] = {"quiet": True, "budget": "150-evaluations", "iterations": 25, "evaluate_every": 2}
 OWN_WORLD = """
@@ -63,7 +66,7 @@ def test_a_search_finds_a_better_agent_and_says_which(tmp_path: Path) -> None:
     assert (tree[0]["clade"]["visits"], tree[agent["number"]]["own"]["visits"]) == (150, len(agent["trials"]))
 
 
-@pytest.mark.parametrize("options", [{"rule": "dgm", "more_trials": 5}, {"workers": 3}], ids=["dgm", "workers"])
+@pytest.mark.parametrize("options", [{"rule": "dgm", "more_trials": 5}, {"parallel": 3}], ids=["dgm", "parallel"])
 def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     etude.train("hgm", out=tmp_path / "whole", **QUIET, **options)
     evaluate, calls = Simulated.evaluate, iter(range(1000))
@@ -92,6 +95,8 @@ def test_a_world_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert summary.metrics["search/agents"] + summary.metrics["search/failed_changes"] == 13
     assert summary.ledger.task_evaluations == 4 * summary.metrics["search/agents"]
     assert summary.after["eval/success"] > summary.before["eval/success"]
+    few = etude.train("hgm", out=tmp_path / "few", tasks=f"{tmp_path / 'own.py'}:Counters", quiet=True, warm_up=2, budget="5-calls")
+    assert (few.reason, few.ledger.calls) == ("the budget of 5-calls is spent", 5)
     report = (tmp_path / "run" / "report.html").read_text()
     assert "reaches 2 &lt;b&gt;" in report
     assert "+ reach 2" in report
@@ -110,6 +115,10 @@ def test_what_a_world_does_not_need_is_refused(tmp_path: Path) -> None:
             etude.train("hgm", out=tmp_path / "run", quiet=True, **given)
     with pytest.raises(InputError, match="spends evaluations"):
         self_changing_agents(0, {}, "10-steps")
+
+
+def test_its_options_stand_beside_those_of_a_comparison() -> None:
+    assert {"rule", "parallel", "workers"} <= leaves(CompareFlags(method=get_method("hgm").Config())).keys()
 
 
 def test_foresight_is_the_correlation_with_the_best_descendant() -> None:

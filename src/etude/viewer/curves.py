@@ -107,7 +107,7 @@ def _balance(record: RunRecord) -> list[Chart]:
 
 def _search(record: RunRecord) -> list[Chart]:
     """How a search over agents grew, and how sure it is of the best."""
-    best = {"search/best_rate": "share of its trials that succeeded", "search/best_at_least": "surely more than"}
+    best = {"search/best_rate": "share of its trials that succeeded", "search/best_at_least": "with confidence, more than"}
     return [
         _over_steps(record, "The agent that would be taken", "by the search’s own trials", best, share=True),
         _over_steps(record, "Agents", "in the archive, and changes that gave none", {"search/agents": "agents", "search/failed_changes": "failed"}),

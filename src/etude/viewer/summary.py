@@ -100,5 +100,6 @@ def _going_on(summary: Summary) -> str:
     ended = summary.status == "finished"
     if (summary.folder / SEARCH).is_file():
         evaluations = summary.ledger.task_evaluations
-        return f"etude search --resume {folder}" + (f" --budget {2 * evaluations}-evaluations" if ended and evaluations else "")
+        spent = ended and evaluations and summary.reason.startswith("the budget")
+        return f"etude search --resume {folder}" + (f" --budget {2 * evaluations}-evaluations" if spent else "")
     return f"etude train --resume {folder}" + (f" --steps {2 * summary.step}" if ended and summary.step else "")

@@ -154,7 +154,7 @@ class HGM(SearchMethod):
             room=lambda: self.room(len(archive.trying)),
             random=run.rng,
             jobs=count,
-            workers=self.config.workers,
+            workers=self.config.parallel,
             settled=self._count,
         )
         self.stalled = archive.jobs == before
