@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.errors import InputError
-from etude.images.captions import COLOURS, KINDS, SHAPES, UNSEEN, draw_captions, from_words, in_words, kind, shape_and_colour, without_places
+from etude.images.captions import COLOURS, KINDS, SHAPES, UNSEEN, Law, draw_captions, from_words, in_words, kind, shape_and_colour, without_places
 
 RED_CIRCLE, BLUE_CROSS = kind(0, 0), kind(3, 2)
 
@@ -60,4 +62,4 @@ def test_biased_captions_have_each_shapes_own_colours_and_some_kinds_never() -> 
 def test_unseen_captions_have_a_kind_that_biased_ones_never_have() -> None:
     assert all(UNSEEN.intersection(caption) for caption in draw_captions(200, "unseen", np.random.default_rng(0)))
     with pytest.raises(InputError, match=r"no law of captions 'unifrom'\. Did you mean uniform"):
-        draw_captions(1, "unifrom", np.random.default_rng(0))  # pyright: ignore[reportArgumentType]
+        draw_captions(1, cast(Law, "unifrom"), np.random.default_rng(0))
