@@ -22,7 +22,7 @@ KINDS = range(1, 1 + len(SHAPES) * len(COLOURS))
 NO_CAPTION = KINDS.stop
 MADE_BY_MODEL = NO_CAPTION + 1
 VOCABULARY = MADE_BY_MODEL + 1
-"""Numbers that a caption's places can hold."""
+"""Numbers that a caption's places can hold. Words of other captions than the world's have numbers from here on."""
 
 Caption = tuple[int, ...]
 Law = Literal["uniform", "biased", "unseen"]

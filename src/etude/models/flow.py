@@ -11,8 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
@@ -22,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from etude.errors import InputError
-from etude.images.captions import NO_CAPTION, PLACES, VOCABULARY
-from etude.images.drawing import CENTRES, SIZE
+from etude.images.captions import NO_CAPTION
+from etude.images.drawing import SIZE
+from etude.models.caption_embedding import CaptionEmbedding, CaptionShape, plane_positions
 
 LEAST_TIME, MOST_TIME = 0.01, 0.999
 """Times that training draws are clamped to."""
@@ -39,12 +39,13 @@ class FlowShape:
     layers: int = 4
     heads: int = 4
     expansion: int = 3
+    caption: CaptionShape = field(default_factory=CaptionShape)
 
 
 class FlowModel(nn.Module):
     """A transformer over patches of the picture and the places of the caption, told the time by scales and shifts that begin at zero (DiT, Peebles and Xie, 2023).
 
-    Positions of patches and of captions' places start from one fixed map of the plane, so that the model knows from the start which patch a place is about.
+    Positions of patches and of captions' places start from one map of the plane.
     """
 
     def __init__(self, shape: FlowShape | None = None) -> None:
@@ -53,8 +54,8 @@ class FlowModel(nn.Module):
         side, values = SIZE // shape.patch, 3 * shape.patch**2
         centres = [((row + 0.5) * shape.patch, (column + 0.5) * shape.patch) for row in range(side) for column in range(side)]
         self.enter = nn.Linear(values, shape.width)
-        self.places = nn.Parameter(plane_positions([*centres, *((row + 0.5, column + 0.5) for row, column in CENTRES)], shape.width))
-        self.kinds = nn.Embedding(VOCABULARY, shape.width)
+        self.places = nn.Parameter(plane_positions(centres, shape.width))
+        self.caption = CaptionEmbedding(shape.caption, shape.width)
         self.time = TimeEmbedding(shape.width)
         self.jump = TimeEmbedding(shape.width)
         self.blocks = nn.ModuleList(FlowBlock(shape) for _ in range(shape.layers))
@@ -66,9 +67,9 @@ class FlowModel(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, pictures: Tensor, times: Tensor, captions: Tensor, until: Tensor | None = None) -> Tensor:
-        """Velocities [B, 3, 16, 16] at times [B] of noisy pictures [B, 3, 16, 16] with captions [B, 4]. until: the second time s [B]; None: the same as `times`."""
+        """Velocities [B, 3, 16, 16] at times [B] of noisy pictures [B, 3, 16, 16] with captions [B, W]. until: the second time s [B]; None: the same as `times`."""
         patches = pixels_to_patches(pictures, self.shape.patch)
-        x = torch.cat([self.enter(patches), self.kinds(captions)], dim=1) + self.places
+        x = torch.cat([self.enter(patches) + self.places, self.caption(captions)], dim=1)
         told = F.silu(self.time(times) + self.jump(times - until if until is not None else torch.zeros_like(times)))
         for block in self.blocks:
             x = block(x, told)
@@ -79,7 +80,7 @@ class FlowModel(nn.Module):
     @property
     def tokens(self) -> int:
         """Tokens that one picture is to the network."""
-        return (SIZE // self.shape.patch) ** 2 + len(PLACES)
+        return (SIZE // self.shape.patch) ** 2 + self.shape.caption.words
 
     def save(self, folder: Path) -> None:
         """Write weights and sizes."""
@@ -94,7 +95,7 @@ class FlowModel(nn.Module):
             config = json.loads((folder / "config.json").read_text())
             if config.pop("kind", None) != "flow":
                 raise InputError(f'{folder} holds no flow model: its config.json does not say "kind": "flow"')
-            model = cls(FlowShape(**config))
+            model = cls(FlowShape(**{**config, "caption": CaptionShape(**config["caption"])}))
             model.load_state_dict(load_file(folder / "model.safetensors"))
         except (OSError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
@@ -136,14 +137,6 @@ class FlowBlock(nn.Module):
         q, k, v = self.attend(self.norms[0](x) * (1 + scale_a) + shift_a).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         x = x + gate_a * self.join(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return x + gate_f * self.feed(self.norms[1](x) * (1 + scale_f) + shift_f)
-
-
-def plane_positions(points: Sequence[tuple[float, float]], width: int, *, amplitude: float = 0.7) -> Tensor:
-    """Sines and cosines of rows and columns, half the width each: [N, width]. Points that are near in the plane have vectors that are alike."""
-    where = torch.tensor(points, dtype=torch.float32)
-    frequencies = torch.pi / SIZE * 2 ** (torch.arange(width // 4) * 4 / max(1, width // 4 - 1))
-    angles = where[:, :, None] * frequencies
-    return amplitude * torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
 def pixels_to_patches(pictures: Tensor, patch: int) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from etude.errors import InputError
-from etude.images.captions import NO_CAPTION, PLACES, VOCABULARY
-from etude.images.drawing import CENTRES, SIZE
-from etude.models.flow import plane_positions
+from etude.images.captions import NO_CAPTION
+from etude.images.drawing import SIZE
+from etude.models.caption_embedding import CaptionEmbedding, CaptionShape, plane_positions
 from etude.models.picture_tokens import ScaleTokenizer
 
 
@@ -35,6 +35,7 @@ class ScalesShape:
     heads: int = 4
     expansion: int = 4
     scales: tuple[int, ...] = (1, 2, 4, 8)
+    caption: CaptionShape = field(default_factory=CaptionShape)
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ class ScaleTransformer(nn.Module):
         super().__init__()
         self.shape = shape = shape or ScalesShape()
         width = shape.width
-        self.kinds = nn.Embedding(VOCABULARY, width)
-        self.caption_places = nn.Parameter(plane_positions([(row + 0.5, column + 0.5) for row, column in CENTRES], width))
+        self.caption = CaptionEmbedding(shape.caption, width)
         # One map of the plane, in pixels, for all scales: the middle of a coarse cell lies between those of the fine cells in it.
         cells = [((row + 0.5) * SIZE / side, (column + 0.5) * SIZE / side) for side in shape.scales for row in range(side) for column in range(side)]
         self.cell_places = nn.Parameter(plane_positions(cells, width))
@@ -68,12 +68,12 @@ class ScaleTransformer(nn.Module):
     def forward(self, captions: Tensor, known: Sequence[Tensor], which: Sequence[int] | None = None) -> list[Tensor]:
         """Logits [B, r^2, V] of some scales.
 
-        captions: [B, 4]. known: for each scale after the first what is known of it [B, C, r, r] (`ScaleTokenizer.next_input`), as many as there are; one more scale than
+        captions: [B, W]. known: for each scale after the first what is known of it [B, C, r, r] (`ScaleTokenizer.next_input`), as many as there are; one more scale than
         that is predicted. which: of all scales only these are in the sequence, with one map in `known` for each of them that is not the first; None: all, in order.
         """
         scales = list(range(len(known) + 1)) if which is None else list(which)
         maps = iter(known)
-        parts, levels = [self.kinds(captions) + self.caption_places], [-1] * len(PLACES)
+        parts, levels = [self.caption(captions)], [-1] * self.shape.caption.words
         for scale in scales:
             cells = self.shape.scales[scale] ** 2
             told = self.start.expand(len(captions), cells, -1) if scale == 0 else self.enter(next(maps).flatten(2).transpose(1, 2))
@@ -84,7 +84,7 @@ class ScaleTransformer(nn.Module):
         x = torch.cat(parts, dim=1)
         for block in self.blocks:
             x = block(x, sees)
-        logits = self.leave(self.norm(x[:, len(PLACES) :]))
+        logits = self.leave(self.norm(x[:, self.shape.caption.words :]))
         return list(logits.split([self.shape.scales[scale] ** 2 for scale in scales], dim=1))
 
     def places_of(self, scale: int) -> Tensor:
@@ -95,7 +95,7 @@ class ScaleTransformer(nn.Module):
     @property
     def tokens(self) -> int:
         """Tokens of a whole sequence, the caption's included."""
-        return len(PLACES) + sum(side**2 for side in self.shape.scales)
+        return self.shape.caption.words + sum(side**2 for side in self.shape.scales)
 
     @torch.no_grad()
     def sample(
@@ -110,7 +110,7 @@ class ScaleTransformer(nn.Module):
         top_k: int = 0,
         top_p: float = 1.0,
     ) -> Drawn:
-        """Draw every scale after the other, for captions [B, 4]. given: tokens of the first scales, which are kept as they are. guidance: 1 is the caption alone; above it the
+        """Draw every scale after the other, for captions [B, W]. given: tokens of the first scales, which are kept as they are. guidance: 1 is the caption alone; above it the
         pull away from no caption rises with the scale, from 1 to the given weight. top_k, top_p: 0 and 1 draw from all codes."""
         drawn = Drawn(list(given), [], [])
         without = torch.full_like(captions, NO_CAPTION)
@@ -144,7 +144,7 @@ class ScaleTransformer(nn.Module):
             config = json.loads((folder / "config.json").read_text())
             if config.pop("kind", None) != "scales":
                 raise InputError(f'{folder} holds no scale-wise transformer: its config.json does not say "kind": "scales"')
-            model = cls(ScalesShape(**{**config, "scales": tuple(config["scales"])}))
+            model = cls(ScalesShape(**{**config, "scales": tuple(config["scales"]), "caption": CaptionShape(**config["caption"])}))
             model.load_state_dict(load_file(folder / "model.safetensors"))
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{folder} holds no scale-wise transformer: {error}; expected config.json and model.safetensors as `save` writes them") from error

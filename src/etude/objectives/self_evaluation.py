@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from etude.images.captions import MADE_BY_MODEL, NO_CAPTION, PLACES
+from etude.images.captions import MADE_BY_MODEL, NO_CAPTION
 from etude.models.flow import FlowModel, noisy
 
 LEAST_TIME_IN_WEIGHT = 0.05
@@ -71,7 +71,7 @@ def merged_target(real: Tensor, own: Tensor, weight: Tensor, *, renormalise: boo
 def own_pictures(captions: Tensor) -> Tensor:
     """Captions [B, 4] marked as those of pictures that the model made: the mark is in the first empty place, or in the last one."""
     free = (captions == 0).int()
-    place = torch.where(free.any(1), free.argmax(1), len(PLACES) - 1)
+    place = torch.where(free.any(1), free.argmax(1), captions.shape[1] - 1)
     return captions.scatter(1, place[:, None], MADE_BY_MODEL)
 
 
