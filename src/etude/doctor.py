@@ -32,6 +32,7 @@ EXTRAS = {
     "scienceworld": "experiments in ScienceWorld (--tasks scienceworld:find-plant), which needs Java",
     "math": "compare free-form mathematical answers",
     "translation": "chrF and BLEU of translations (--external-metric chrf, --eval-metrics chrf)",
+    "images": "pictures of one's own, and digits (--tasks images:FOLDER, digits)",
     "remote": "measure models behind OpenAI-compatible endpoints (etude eval http://host:port/v1#model)",
     "sandbox": "the safe interpreter for Python that a model wrote (--env python)",
     "tensorboard": "--track tensorboard",
