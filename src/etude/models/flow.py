@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from etude.errors import InputError
 from etude.images.captions import NO_CAPTION
@@ -224,3 +225,12 @@ def gaussian_logprob(value: Tensor, mean: Tensor, deviation: float) -> Tensor:
     """Log-density of values [B, ...] under independent Gaussians, the mean over all dimensions but the first: [B]. A mean, so that ratios stay near 1."""
     squares = ((value - mean) / deviation).square().flatten(1).mean(1)
     return -0.5 * squares - math.log(deviation) - 0.5 * math.log(2 * math.pi)
+
+
+def averaged(model: FlowModel, most: float = 0.999) -> AveragedModel:
+    """A moving average of the weights (`.module`), which forgets fast at first: decay min(most, (1 + n) / (10 + n)) at the n-th `update_parameters`."""
+
+    def step(average: Tensor, now: Tensor, count: Tensor | int) -> Tensor:
+        return average.lerp(now, 1 - min(most, (1 + int(count)) / (10 + int(count))))
+
+    return AveragedModel(model, avg_fn=step)
