@@ -25,7 +25,7 @@ class Game:
         told = {
             "objective": "Get the coin.",
             "description": "A hall.\n",
-            "feedback": f"\n{feedback} ",
+            "feedback": f"\n{feedback} \n\n>                  -= Hall =-0/{self.score}",
             "score": self.score,
             "max_score": 2,
             "won": self.score == 2,

@@ -17,6 +17,7 @@ from etude.tasks.user_code import describe, load_object, where
 KINDS = (
     "a built-in family (arithmetic, or arithmetic:terms=4 for harder tasks), a JSONL file (or train.jsonl,test.jsonl), gym:NAME for a reasoning-gym data set, "
     "textworld:FILE.z8,FILE.z8 (or a folder) for text adventures, "
+    "scienceworld:NAME,NAME for experiments in ScienceWorld, "
     "or file.py:Class for a TaskSet of your own"
 )
 
@@ -125,6 +126,10 @@ def _named(spec: str, *, judged_elsewhere: bool) -> TaskSet:
         from etude.tasks.text_games import TextGames
 
         return TextGames.parse(spec.removeprefix("textworld:"))
+    if spec.partition(":")[0] == "scienceworld":
+        from etude.tasks.science_world import ScienceWorld
+
+        return ScienceWorld.parse(spec.partition(":")[2])
     if ".py:" in spec:
         return _own(spec)
     if ".jsonl" in spec.lower():

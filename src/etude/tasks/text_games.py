@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -18,6 +19,8 @@ ENDINGS = (".z8", ".z5", ".z3", ".ulx")
 INSTRUCTION = "Play this text adventure. Each of your turns is one command, on its last line, such as: go north. Nothing else is read."
 HELD_OUT_SHARE = 5
 """One game in so many is held out."""
+_STATUS = re.compile(r"\s*\n>\s*(-=[^\n]*)?\s*\Z")
+"""The prompt that an interpreter ends its answers with, and the line of status behind it: room, score and moves."""
 
 
 class TextGames(TaskSet):
@@ -94,7 +97,7 @@ class TextGame(Environment):
         state = self._game.reset()
         self._score, self._most = float(state.get("score") or 0), float(state.get("max_score") or 0)
         told = [state.get("objective"), state.get("description")]
-        return "\n\n".join(part.strip() for part in told) if all(told) else str(state["feedback"]).strip()
+        return "\n\n".join(part.strip() for part in told) if all(told) else shown(state)
 
     def reset(self, task: Task) -> Sequence[Message]:
         self.start(Path(task.info["game"]))
@@ -105,9 +108,14 @@ class TextGame(Environment):
         state, _, done = self._game.step(command)
         before, self._score = self._score, float(state.get("score") or 0)
         gained = (self._score - before) / self._most if self._most else float(bool(state.get("won")))
-        return EnvironmentStep((Message("user", str(state["feedback"]).strip()),), gained, bool(done), {"correct": float(bool(state.get("won")))})
+        return EnvironmentStep((Message("user", shown(state)),), gained, bool(done), {"correct": float(bool(state.get("won")))})
 
     def close(self) -> None:
         if self._game is not None:
             self._game.close()
             self._game = None
+
+
+def shown(state: Mapping[str, Any]) -> str:
+    """What a game shows a player, without its prompt for the next command."""
+    return _STATUS.sub("", str(state["feedback"])).strip()

@@ -31,7 +31,7 @@ def svg(chart: Chart, *, width: int = 720, height: int = 300) -> str | None:
     ]
     for row, line in enumerate(drawn.lines):
         y = 34 + LEGEND_ROW * row + 9
-        parts.append(f'<path d="M{LEFT} {y}h18" stroke="{_colour(line)}" stroke-width="2.4"/>')
+        parts.append(f'<path d="M{LEFT} {y}h18" stroke="{_colour(line)}" stroke-width="2.4"{_dashes(line)}/>')
         parts.append(f'<text x="{LEFT + 26}" y="{y + 4}">{escape(line.label)} <tspan font-weight="600" fill="{INK}">{escape(line.last)}</tspan></text>')
     grid = "".join(f"M0 {percent * SIDE / 100:.0f}H{SIDE:.0f}" for percent, _ in drawn.y_ticks)
     parts.append(f'<g {place} fill="none" stroke-linejoin="round"><path d="{grid}" stroke="{GRID}" vector-effect="non-scaling-stroke"/>')
@@ -48,8 +48,13 @@ def svg(chart: Chart, *, width: int = 720, height: int = 300) -> str | None:
 def _line(line: DrawnLine) -> str:
     colour = _colour(line)
     band = f'<path d="{line.band}" fill="{colour}" fill-opacity="0.14" stroke="none"/>' if line.band else ""
-    return f'{band}<path d="{line.path}" stroke="{colour}" stroke-width="2.2" vector-effect="non-scaling-stroke"/>'
+    return f'{band}<path d="{line.path}" stroke="{colour}" stroke-width="2.2"{_dashes(line)} vector-effect="non-scaling-stroke"/>'
 
 
 def _colour(line: DrawnLine) -> str:
     return COLOURS[line.colour % len(COLOURS)]
+
+
+def _dashes(line: DrawnLine) -> str:
+    """Lines that come round to a colour for the second time are dashed."""
+    return ' stroke-dasharray="6 4"' if line.colour >= len(COLOURS) else ""

@@ -43,8 +43,8 @@ class OTRConfig(SFTConfig):
     """How per-token losses become one number."""
 
 
-NOISY = {"demo_noise": 0.25}
-"""A quarter of the demonstrated tokens is wrong."""
+NOISY = {"demo_noise": 0.3, "demo_noise_kind": "whole"}
+"""Three in ten demonstrations are those of other tasks."""
 
 
 @register(
@@ -59,13 +59,13 @@ NOISY = {"demo_noise": 0.25}
     rollouts="none",
     claim=Claim(
         statement="Imitating demonstrations by one-token rollouts generalises better than SFT on the same data, and forgets less of what is not trained.",
-        expectation="On demonstrations a quarter of whose tokens are wrong, OTR ends more than 3 points of greedy accuracy over SFT on what is trained, and higher on "
+        expectation="On demonstrations three in ten of which belong to other tasks, OTR ends more than 3 points of greedy accuracy over SFT on what is trained, and higher on "
         "four task sets that are not, each at its own best learning rate.",
         arms=(
-            Arm("otr", settings={"lr": 3e-4, **NOISY}),
-            Arm("sft", settings={"lr": 1e-4, **NOISY}),
-            Arm("dft", "otr", {"lr": 3e-4, "token_draws": 0, "draw_temperature": 1.0, "miss_reward": 0.0, **NOISY}),
-            Arm("draws from anywhere", "otr", {"lr": 3e-4, "draw_temperature": 1e9, **NOISY}),
+            Arm("otr", settings={"lr": 1e-3, **NOISY}),
+            Arm("sft", settings={"lr": 1e-3, **NOISY}),
+            Arm("dft", "otr", {"lr": 1e-3, "token_draws": 0, "draw_temperature": 1.0, "miss_reward": 0.0, **NOISY}),
+            Arm("draws from anywhere", "otr", {"lr": 1e-3, "draw_temperature": 1e9, **NOISY}),
             Arm("otr, clean", "otr", {"lr": 1e-3}),
             Arm("sft, clean", "sft", {"lr": 1e-3}),
         ),
@@ -95,13 +95,13 @@ NOISY = {"demo_noise": 0.25}
             Precondition("something to forget", "sft", First("eval/retention"), at_least=0.8, otherwise="what is not trained is hardly known to begin with"),
             Precondition("demonstrations teach", "sft, clean", gain("eval/pass@1"), at_least=0.1, otherwise="even right demonstrations teach too little"),
         ),
-        tried="Learning rates, on tuning seed 0 with 64 held-out tasks of each set, as accuracy on what is trained and the mean over what is not; the start is 42.2 %"
-        " and 94.1 %. With noise: SFT 39.1 % and 91.0 % at 1e-4, 28.1 % and 66.4 % at 3e-4, 25.0 % and 25.8 % at 1e-3; OTR 39.1 % and 85.9 % at 3e-4, 28.1 % "
-        "and 47.3 % at 1e-3; DFT 34.4 % and 56.2 % at 1e-3; draws from anywhere 0 % and 1.2 % at 1e-3. Without: at 1e-3 SFT 60.9 % and 77.7 %, OTR 46.9 % and "
-        "79.7 %. So at the same rate OTR was ahead on both with noise, and at the best rate of each that was tried it was not: no arm gained from noisy "
-        "demonstrations in 60 steps. The rate of each noisy arm is the best that was tried, for DFT and for draws from anywhere OTR's; rates under 1e-4, and "
-        "1e-4 for OTR, were not tried. Before that the rate did not fall (SFT at 3e-4: 26.6 % and 46.5 %, of 128 tasks). Harder arithmetic is trained because "
-        "its greedy accuracy leaves room: that of the default is 100 %.",
+        tried="Learning rates and the kind of noise, on tuning seed 0, as accuracy on what is trained and the mean over what is not. With three in ten demonstrations of "
+        "other tasks (128 held-out tasks a set; the start is 39.1 % and 94.7 %): SFT 52.3 % and 88.9 % at 3e-4, 54.7 % and 61.9 % at 1e-3; OTR 48.4 % and 86.7 % at 3e-4, "
+        "48.4 % and 74.0 % at 1e-3, 45.3 % and 6.6 % at 3e-3. So each arm has 1e-3, the best rate for what is trained; DFT and draws from anywhere have OTR's. "
+        "Before, a quarter of all tokens was wrong (64 tasks; the start is 42.2 % and 94.1 %), and no arm gained from that: SFT 39.1 % and 91.0 % at 1e-4, 28.1 % and "
+        "66.4 % at 3e-4, 25.0 % and 25.8 % at 1e-3; OTR 39.1 % and 85.9 % at 3e-4, 28.1 % and 47.3 % at 1e-3; DFT 34.4 % and 56.2 % at 1e-3; draws from anywhere 0 % "
+        "and 1.2 % at 1e-3. Without noise, at 1e-3: SFT 60.9 % and 77.7 %, OTR 46.9 % and 79.7 %. Harder arithmetic is trained because its greedy accuracy leaves room: "
+        "that of the default is 100 %.",
         plot="eval/retention",
     ),
 )
