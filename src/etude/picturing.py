@@ -28,14 +28,12 @@ from etude.images.grid import save_grid
 from etude.images.sources import Source, open_source
 from etude.method import Method, State
 from etude.models.picture_learner import PictureLearner, PictureLearnerConfig
-from etude.run import Run
+from etude.run import DRAWINGS, Run
 from etude.types import Metrics
 
 ASSETS = WEIGHTS.parent
 SCRATCH = "scratch"
 """In place of a model: begin with random weights."""
-DRAWINGS = "drawings"
-"""Folder of a run with what was drawn at evaluations."""
 SHOWN = 8
 """Captions whose drawings are shown, and drawings of each."""
 
@@ -117,6 +115,11 @@ class PictureMethod(Method, Generic[M]):
         pictures = self.draw(self.shown, self.asked, torch.Generator().manual_seed(0)).clamp(-1, 1)
         self.show(pictures)
         return picture_metrics(self.source, pictures, self.asked, self.real, variants=self.config.eval_variants)
+
+    def shows_step(self) -> bool:
+        """Whether this step is one to keep something of to look at: the first, and those before an evaluation."""
+        every = self.run.config.evaluate_every
+        return self.run.step == 1 or (every > 0 and self.run.step % every == 0)
 
     def show(self, pictures: Tensor) -> None:
         """Keep a sheet of drawings of this step: a row a caption."""

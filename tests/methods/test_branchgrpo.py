@@ -10,6 +10,7 @@ import pytest
 import etude
 from etude.errors import InputError
 from etude.run import Run
+from etude.viewer.drawings import picture_trees
 
 SMALL: dict[str, Any] = {"batch": 2, "eval_pictures": 8, "eval_variants": 2, "denoising_steps": 4, "splits": (0, 1), "steps": 1, "quiet": True, "threads": 1}
 
@@ -51,6 +52,18 @@ def test_the_ratio_is_one_before_the_first_update_and_moves_after_it(tmp_path: P
     assert metrics(tmp_path / "once", epochs=1, lr=1e-2)["loss/ratio_distance"] == pytest.approx(0, abs=1e-5)
     twice = metrics(tmp_path / "twice", epochs=2, lr=1e-2, eta=0.9)
     assert twice["loss/ratio_distance"] > 0
+
+
+def test_the_first_tree_is_kept_to_look_at(tmp_path: Path) -> None:
+    metrics(tmp_path / "run")
+    tree = picture_trees(tmp_path / "run" / "drawings")[0]
+    assert (tree.step, tree.depths) == (1, [0, 1, 2, 4])
+    assert [[node.rows for node in column] for column in tree.columns] == [[4], [2, 2], [1] * 4, [1] * 4]
+    assert tree.columns[0][0].value == pytest.approx(sum(node.value for node in tree.columns[3]) / 4)
+    assert tree.columns[1][1].value == pytest.approx(sum(node.value for node in tree.columns[3][2:]) / 2)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert tree.caption in page
+    assert page.count("data:image/png;base64,") == 11 + 2
 
 
 def test_micro_batches_change_no_number(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def hand_made() -> tuple[Forest, Tensor]:
         Level(torch.zeros(2, 1), torch.tensor([0, 0]), torch.tensor([0.0, 0.0])),
         Level(torch.zeros(4, 1), torch.tensor([0, 0, 1, 1]), torch.tensor([0.0, math.log(3), 0.0, 0.0])),
     ]
-    return Forest(plan(2, (0,)), torch.zeros(1, 4), levels, empty), torch.tensor([1.0, 5.0, 2.0, 4.0])
+    return Forest(plan(2, (0,)), torch.zeros(1, 4), levels, [empty, empty]), torch.tensor([1.0, 5.0, 2.0, 4.0])
 
 
 def test_values_are_means_of_the_rewards_below_weighted_by_how_likely_the_way_was() -> None:

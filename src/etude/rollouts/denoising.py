@@ -91,12 +91,20 @@ class Level:
 
 @dataclass
 class Forest:
-    """Trees of one plan, each with its caption [trees, W]. levels[d]: nodes of depth d. drawn [leaves, 3, S, S]: the pictures, the last step's estimate without noise."""
+    """Trees of one plan, each with its caption [trees, W].
+
+    levels[d]: nodes of depth d. seen[d]: the picture without noise that the model saw in each node of depth d, of all but the last [N, 3, S, S]. drawn: the pictures of the
+    leaves [leaves, 3, S, S], which are those that were seen before the last step.
+    """
 
     plan: TreePlan
     captions: Tensor
     levels: list[Level]
-    drawn: Tensor
+    seen: list[Tensor]
+
+    @property
+    def drawn(self) -> Tensor:
+        return self.seen[-1]
 
     def of_nodes(self, per_tree: Tensor, depth: int) -> Tensor:
         """What belongs to trees [trees, ...], for each of their nodes of a depth [N, ...]."""
@@ -114,13 +122,13 @@ class Forest:
 def grow_forest(velocity: Velocity, captions: Tensor, roots: Tensor, plan: TreePlan, generator: torch.Generator) -> Forest:
     """Draw a tree for each caption [trees, W] from its noise [trees, 3, S, S]."""
     nowhere, unknown = torch.full((len(roots),), -1), torch.full((len(roots),), torch.nan)
-    levels, drawn = [Level(roots, nowhere, unknown)], roots
+    levels, seen = [Level(roots, nowhere, unknown)], []
     widths = plan.widths()
     for step in range(plan.steps):
         now, then = plan.grid[step], plan.grid[step + 1]
         above = levels[-1].pictures
         speed = velocity(above, torch.full((len(above),), now), captions.repeat_interleave(widths[step], 0))
-        drawn = above - now * speed
+        seen.append(above - now * speed)
         children = plan.children if step in plan.splits else 1
         parents = torch.arange(len(above)).repeat_interleave(children)
         if plan.takes_noise(step):
@@ -131,7 +139,7 @@ def grow_forest(velocity: Velocity, captions: Tensor, roots: Tensor, plan: TreeP
         else:
             reached, logprobs = above - (now - then) * speed, torch.full((len(above),), torch.nan)
         levels.append(Level(reached, parents, logprobs))
-    return Forest(plan, captions, levels, drawn)
+    return Forest(plan, captions, levels, seen)
 
 
 def _noise(above: Tensor, children: int, plan: TreePlan, generator: torch.Generator) -> Tensor:

@@ -23,6 +23,7 @@ from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import AtLeastOne, Count, NonNegative
 from etude.errors import InputError
 from etude.evals.measures import AtBudget, Average, First
+from etude.images.grid import save_tree
 from etude.images.sources import Source
 from etude.ledger import FORWARD, FORWARD_BACKWARD
 from etude.method import register
@@ -31,6 +32,7 @@ from etude.models.picture_learner import PictureLearnerConfig
 from etude.objectives.surrogate import clipped_surrogate
 from etude.picturing import SCRATCH, PictureConfig, PictureMethod
 from etude.rollouts.denoising import Forest, SplitNoise, TreePlan, edges_of, grow_forest, late_steps
+from etude.run import DRAWINGS
 from etude.types import Metrics
 
 FLOW = "tiny-flow"
@@ -187,6 +189,8 @@ class BranchGRPO(PictureMethod[FlowModel]):
         ledger.count_call("policy", plan.calls * len(asked))
         ledger.forward_equivalents += FORWARD * self.model.tokens * plan.calls * len(asked)
         found = self.learn(forest, fit.soft)
+        if self.shows_step():
+            self.show_tree(forest, fit.soft)
         spread = fit.soft.reshape(config.batch, -1).std(1)
         return {
             "reward/mean": float(fit.soft.mean()),
@@ -239,6 +243,21 @@ class BranchGRPO(PictureMethod[FlowModel]):
         for step in dropped:
             kept[step + 1] = torch.zeros_like(kept[step + 1])
         return kept
+
+    def show_tree(self, forest: Forest, rewards: Tensor) -> None:
+        """Keep the first caption's tree: what was seen in its root, in the children of each split, and in the end."""
+        plan = forest.plan
+        depths = [0, *(step + 1 for step in sorted(plan.splits)), plan.steps]
+        values, seen = fused_values(forest, rewards), [*forest.seen, forest.drawn]
+        widths = plan.widths()
+        # A node's parent in the column before: nodes of a depth lie side by side, as many below each.
+        nodes = [
+            (seen[depth][: widths[depth]], values[depth][: widths[depth]], [i * widths[above] // widths[depth] for i in range(widths[depth])])
+            for above, depth in zip([0, *depths], depths, strict=False)
+        ]
+        folder = self.run.folder / DRAWINGS
+        folder.mkdir(exist_ok=True)
+        save_tree(self.source.words(forest.captions[0].tolist()), depths, nodes, folder / f"tree-{self.run.step:06d}.json")
 
     def draw(self, model: FlowModel, captions: Tensor, generator: torch.Generator) -> Tensor:
         return walk(
