@@ -33,7 +33,11 @@ SMALL: dict[str, Any] = {
     "threads": 1,
     "lr": 1e-3,
 }
-OWN: dict[str, dict[str, Any]] = {"branchgrpo": {"denoising_steps": 4, "splits": (0, 1)}}
+OWN: dict[str, dict[str, Any]] = {
+    "branchgrpo": {"denoising_steps": 4, "splits": (0, 1)},
+    "sar": {"student_weight": 0.5, "stagger": "all"},
+    "self-e": {"steps_measured": (1,), "longest": 1.0, "growing": 0.0, "fake_from": 0.5, "local": 0.2},
+}
 
 
 @dataclass
