@@ -271,8 +271,9 @@ class Endpoint:
             except InputError as error:
                 if not isinstance(error.__cause__, (openai.BadRequestError, openai.UnprocessableEntityError)) or not _about_format(error.__cause__):
                     raise
-                self._enforces = False
-                warnings.warn(f"{self.base_url} enforces no JSON schema ({_said(error.__cause__)}); answers are only checked", stacklevel=2)
+                if self._enforces:
+                    self._enforces = False
+                    warnings.warn(f"{self.base_url} enforces no JSON schema ({_said(error.__cause__)}); answers are only checked", stacklevel=2)
         return self._call(lambda: self._create(query, count, seed, n=count), query.about)
 
     def _create(self, query: Query, count: int, seed: int | None, **more: Any) -> Any:
