@@ -98,10 +98,9 @@ def test_judges_of_every_kind_answer_alike_and_are_asked_again() -> None:
         assert all(body["response_format"]["type"] == "json_schema" for _, body, _ in server.requests)
         far.close()
 
-    # The tiny model knows nothing of critiques: it is asked twice, and no value comes of it.
+    # The tiny model knows nothing of critiques: whatever it writes, no value comes of it.
     live = Ledger()
-    (critique,) = critiques(open_judge(JudgeConfig(judge_tokens=4), policy, live), QUESTIONS[:1], CritiqueForm(feedback=False, style="lines"))
+    (critique,) = critiques(open_judge(JudgeConfig(judge_tokens=8), policy, live), QUESTIONS[:1], CritiqueForm(feedback=False, style="lines"))
     assert critique.value is None
     assert "there is no line that begins with `explanation:`" in critique.error
-    assert critique.text
-    assert live.model_calls == {"judge": 2}
+    assert live.judged_tokens == critique.tokens > 0
