@@ -141,10 +141,10 @@ def measure(model: str | Path | LanguageModel, config: MeasureConfig) -> Evaluat
     if not tasks:
         raise InputError(f"the task set {task_set.name} has no held-out tasks; expected at least one to measure on")
     options: dict[str, Any] = {name: getattr(config, name) for name in ("samples", "temperature", "top_p", "max_new_tokens", "seed")}
-    if isinstance(model, str) and is_endpoint(model):
+    if is_endpoint(model, config.endpoint.base_url):
         from etude.evals.remote import evaluate_endpoint
 
-        return evaluate_endpoint(open_endpoint(model, config.endpoint), task_set, tasks=tasks, **options)
+        return evaluate_endpoint(open_endpoint(str(model), config.endpoint), task_set, tasks=tasks, **options)
     policy = load_policy(model, config) if isinstance(model, (str, Path)) else model
     return evaluate_policy(policy, task_set, tasks=tasks, max_turns=config.max_turns, **options)
 
@@ -165,10 +165,10 @@ def self_correction(model: str | Path | LanguageModel, config: SelfCorrectionCon
     if config.threads:
         torch.set_num_threads(config.threads)
     task_set = load_tasks(config.tasks, reward=config.reward, seed=config.seed)
-    if isinstance(model, str) and is_endpoint(model):
+    if is_endpoint(model, config.endpoint.base_url):
         if config.option_logits:
             raise InputError("an endpoint gives no log-probabilities of options; leave --option-logits out, or measure a model that runs here")
-        endpoint = open_endpoint(model, config.endpoint)
+        endpoint = open_endpoint(str(model), config.endpoint)
         endpoint.check()
         return measure_self_correction(RemoteResponder(endpoint), task_set, config, done=done)
     shared = {name: getattr(config, name) for name in ("tasks", "reward", "device", "dtype", "slots")}

@@ -70,7 +70,7 @@ def _speaker(model: str, config: ChatConfig) -> Speaker:
     from etude.models.remote import Endpoint, is_endpoint
     from etude.models.streaming import LocalSpeaker, RemoteSpeaker
 
-    if is_endpoint(model):
+    if is_endpoint(model, config.base_url):
         endpoint = Endpoint.parse(model, config.base_url)
         endpoint.check()
         return RemoteSpeaker(endpoint)

@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -84,8 +85,10 @@ def test_the_concurrency_is_a_limit(server):
         return 200, completion(["x"] * body["n"])
 
     server.reply = reply
-    Endpoint(server.url, "small", concurrency=2).sample(TASKS, SamplingParams(), samples=1)
-    assert state["most"] == 2
+    endpoint = Endpoint(server.url, "small", concurrency=2)
+    with ThreadPoolExecutor(2) as callers:
+        list(callers.map(lambda tasks: endpoint.sample(tasks, SamplingParams(), samples=1), (TASKS[:3], TASKS[3:])))
+    assert state["most"] == 2, "whoever asks"
 
 
 def test_a_passing_failure_is_tried_again_after_as_long_as_the_server_says(server, monkeypatch):
@@ -210,6 +213,8 @@ def test_names_of_endpoints(monkeypatch):
     assert (own.base_url, own.model, own.api_key_env) == ("http://h:1/v1", "org/m:free", "ETUDE_API_KEY")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://other/v1")
     assert Endpoint.parse("openai:m").base_url == "http://other/v1"
+    with pytest.raises(InputError, match="'tiny' is a model that runs here; expected openai:NAME"):
+        is_endpoint("tiny", "http://h/v1")
     with pytest.raises(InputError, match="names no model"):
         Endpoint.parse("openai:")
     with pytest.raises(InputError, match="says itself where it is"):

@@ -41,9 +41,15 @@ _BYTES_A_TOKEN = 4
 """Of usual text. Only for guesses of what a server will count against its rate limit."""
 
 
-def is_endpoint(spec: object) -> bool:
-    """Whether a model's name says that it is behind an endpoint: `http://host:port/v1#model`, `https://...`, or `openai:NAME`."""
-    return isinstance(spec, str) and spec.startswith(("http://", "https://", SCHEME))
+def is_endpoint(spec: object, base_url: str | None = None) -> bool:
+    """Whether a model's name says that it is behind an endpoint: `http://host:port/v1#model`, `https://...`, or `openai:NAME`.
+
+    Raises InputError where an address is given for a model that runs here.
+    """
+    found = isinstance(spec, str) and spec.startswith(("http://", "https://", SCHEME))
+    if base_url is not None and not found:
+        raise InputError(f"the base URL {base_url} is given, but {str(spec)[:80]!r} is a model that runs here; expected {SCHEME}NAME with a base URL")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +376,7 @@ def open_endpoint(spec: str, config: EndpointConfig) -> Endpoint:
     """The endpoint that a model's name and the options say. Raises InputError for what cannot be used; nothing is asked yet."""
     cache = None
     if config.cache != "off":
-        cache = ReplyCache(Path(config.cache_folder).expanduser() if config.cache_folder else default_cache() / "replies", config.cache)
+        cache = ReplyCache(Path(config.cache_folder) if config.cache_folder else default_cache() / "replies", config.cache)
     return Endpoint.parse(
         spec,
         config.base_url,
