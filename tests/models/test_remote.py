@@ -69,6 +69,13 @@ def test_a_server_that_draws_one_at_a_time_is_asked_again(server):
     assert math.isnan(row[0].length)
 
 
+def test_a_server_that_refuses_to_draw_several_is_asked_for_one(server):
+    server.reply = lambda body: (200, completion([f"seed {body['seed']}"])) if body["n"] == 1 else (400, {"error": {"message": "'n' must be at most 1"}})
+    rows = Endpoint(server.url, "small", concurrency=1).sample(TASKS[:2], SamplingParams(), samples=2, seed=10)
+    assert [[r.text for r in row] for row in rows] == [["seed 10", "seed 11"]] * 2
+    assert [body["n"] for _, body, _ in server.requests] == [2, 1, 1, 1, 1]
+
+
 def test_the_concurrency_is_a_limit(server):
     lock, both = threading.Lock(), threading.Event()
     state = {"now": 0, "most": 0}

@@ -77,9 +77,9 @@ def test_answers_depend_on_nothing_but_what_is_asked(server: Server) -> None:
 
 
 def test_lengths_limits_and_stops() -> None:
-    text = "Wonderful 1234 words,\n\n  and more"
-    assert pieces_of(text) == ["Wonder", "ful", " ", "123", "4", " ", "words", ",", "\n\n", "  ", "and", " ", "more"]
-    model = ScriptedModel(RULES, context_length=20)
+    text = "Wonderful 12 words,\n\n  and more"
+    assert pieces_of(text) == ["Wonderfu", "l", " ", "1", "2", " words", ",", "\n\n ", " and", " more"]
+    model = ScriptedModel(RULES, context_length=16)
     (conversation,) = asked(1, "hm")
     assert prompt_tokens(conversation.messages) == 5
 
@@ -87,21 +87,21 @@ def test_lengths_limits_and_stops() -> None:
         ((reply,),) = model.replies([conversation], params, samples=1, key=())
         return reply.text, reply.length, reply.finished, reply.prompt_length
 
-    assert said(SamplingParams(10)) == ("one two three four five", 10.0, True, 5.0)
-    assert said(SamplingParams(4)) == ("one two ", 4.0, False, 5.0)
-    assert said(SamplingParams(9)) == ("one two three four five", 9.0, False, 5.0)
-    assert said(SamplingParams(10, stop=(" three",))) == ("one two", 4.0, True, 5.0)
-    assert "".join(model.say(conversation.messages, SamplingParams(4), 7)) == "one two "
-    assert model.fits(conversation.messages, 15)
-    assert not model.fits(conversation.messages, 16)
-    long = Asked("long", (Message("user", "word " * 10),))
-    with pytest.raises(InputError, match="has 24 tokens, but scripted reads 20 in all"):
+    assert said(SamplingParams(10)) == ("one two three four five", 6.0, True, 5.0)
+    assert said(SamplingParams(3)) == ("one two three", 3.0, False, 5.0)
+    assert said(SamplingParams(5)) == ("one two three four five", 5.0, False, 5.0)
+    assert said(SamplingParams(10, stop=(" three",))) == ("one two", 3.0, True, 5.0)
+    assert "".join(model.say(conversation.messages, SamplingParams(2), 7)) == "one two"
+    assert model.fits(conversation.messages, 11)
+    assert not model.fits(conversation.messages, 12)
+    long = Asked("long", (Message("user", "word" + " word" * 11),))
+    with pytest.raises(InputError, match="has 16 tokens, but scripted reads 16 in all"):
         model.replies([long], SamplingParams(), samples=1, key=())
-    assert model.completion({"messages": [{"role": "user", "content": "word " * 10}]})[0] == 400
+    assert model.completion({"messages": [{"role": "user", "content": "word" + " word" * 11}]})[0] == 400
 
     ledger = Ledger()
     CountedResponder(model, ledger, "proposer").replies([conversation], SamplingParams(10), samples=2, key=())
-    assert (ledger.generated_tokens, ledger.prompt_tokens, ledger.model_calls) == (20, 10, {"proposer": 2})
+    assert (ledger.generated_tokens, ledger.prompt_tokens, ledger.model_calls) == (12, 10, {"proposer": 2})
 
 
 def test_rules_come_in_order_and_skills_have_owners() -> None:

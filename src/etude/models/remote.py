@@ -6,6 +6,7 @@ limits on what may be spent (`allowance`), and answers kept on disk (`reply_cach
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from etude.config import EndpointConfig
 from etude.errors import EtudeError, InputError, MissingExtra, nearest
 from etude.models.allowance import Allowance, most_tokens
 from etude.models.rate_limits import RateLimits
+from etude.models.remote_errors import in_the_users_terms, refused, said
 from etude.models.replies import Reply
 from etude.models.reply_cache import ReplyCache
 from etude.models.sampling import SamplingParams
@@ -88,6 +90,7 @@ class Endpoint:
     limits: RateLimits = field(default_factory=RateLimits, repr=False)
     _slots: BoundedSemaphore = field(init=False, repr=False)
     _enforces: bool = field(init=False, repr=False, default=True)
+    _draws_several: bool = field(init=False, repr=False, default=True)
 
     def __post_init__(self) -> None:
         self.base_url = self.base_url.rstrip("/")
@@ -207,7 +210,7 @@ class Endpoint:
             yield kept.text
             return
         text, finish = "", None
-        most = most_tokens(query.messages)
+        most = _most_read(query)
         with self.allowance.reserved(most + params.max_new_tokens, 1) as charge, self._slots:
             pieces = iter(self._call(lambda: self._create(query, 1, seed, stream=True, stream_options={"include_usage": True})))
             charge.answers, charge.prompt_tokens, charge.generated_tokens = 1, most, params.max_new_tokens
@@ -220,8 +223,8 @@ class Endpoint:
                 for choice in piece.choices[:1]:
                     finish = choice.finish_reason or finish
                     if choice.delta.content:
-                        text += choice.delta.content
-                        yield choice.delta.content
+                        text += (written := _encodable(choice.delta.content))
+                        yield written
         if self.cache is not None and finish is not None:
             self.cache.put(self._request(query, 0), Reply(text, length, finish == "stop", prompt_length), {"finish_reason": finish})
 
@@ -230,7 +233,7 @@ class Endpoint:
         replies: list[Reply] = []
         while len(replies) < count:
             place, wanted = first + len(replies), count - len(replies)
-            # Servers differ in whether they draw several answers to one request: the rest is asked for again, under another seed.
+            # Some servers draw one answer to a request, however many are asked for: the rest is asked for again, under another seed.
             got = self._complete(query, wanted, None if query.seed is None else query.seed + place)
             if not got:
                 raise EtudeError(f"{self.base_url} answered {query.about or 'a request'} without a single choice; expected at least one")
@@ -242,9 +245,9 @@ class Endpoint:
 
     def _complete(self, query: Query, count: int, seed: int | None) -> list[tuple[Reply, dict[str, Any]]]:
         """Up to `count` answers from one request, each with what else the server says of it."""
-        read, written = most_tokens(query.messages), count * query.params.max_new_tokens
+        read, written = _most_read(query), count * query.params.max_new_tokens
         with self.allowance.reserved(read + written, count) as charge, self._slots:
-            answer = self._enforced(query, count, seed)
+            answer = self._adapted(query, count, seed)
             choices = getattr(answer, "choices", None) or []
             charge.answers = len(choices)
             length = prompt_length = float("nan")
@@ -255,7 +258,7 @@ class Endpoint:
                 charge.prompt_tokens, charge.generated_tokens = read, written
         return [
             (
-                Reply(choice.message.content or "", length, choice.finish_reason == "stop", prompt_length),
+                Reply(_encodable(choice.message.content or ""), length, choice.finish_reason == "stop", prompt_length),
                 {
                     "finish_reason": choice.finish_reason,
                     "served_model": getattr(answer, "model", None),
@@ -266,20 +269,30 @@ class Endpoint:
             for choice in choices
         ]
 
-    def _enforced(self, query: Query, count: int, seed: int | None) -> Any:
-        """The server's answer, in the query's form where the server knows how to enforce one."""
-        import openai
+    def _adapted(self, query: Query, count: int, seed: int | None) -> Any:
+        """The server's answer to a request that it takes: several answers at once where it draws them, in the query's form where it enforces one."""
+        if count > 1 and self._draws_several:
+            try:
+                return self._enforced(query, count, seed)
+            except InputError as error:
+                if not refused(error):
+                    raise
+            answer = self._enforced(query, 1, seed)
+            self._draws_several = False
+            return answer
+        return self._enforced(query, 1, seed)
 
+    def _enforced(self, query: Query, count: int, seed: int | None) -> Any:
         if query.schema is not None and self._enforces:
             form = query.schema.response_format
             try:
                 return self._call(lambda: self._create(query, count, seed, n=count, response_format=form), query.about)
             except InputError as error:
-                if not isinstance(error.__cause__, (openai.BadRequestError, openai.UnprocessableEntityError)) or not _about_format(error.__cause__):
+                if not refused(error, "response_format", "json_schema", "json schema", "structured output"):
                     raise
                 if self._enforces:
                     self._enforces = False
-                    warnings.warn(f"{self.base_url} enforces no JSON schema ({_said(error.__cause__)}); answers are only checked", stacklevel=2)
+                    warnings.warn(f"{self.base_url} enforces no JSON schema ({said(error.__cause__)}); answers are only checked", stacklevel=2)
         return self._call(lambda: self._create(query, count, seed, n=count), query.about)
 
     def _create(self, query: Query, count: int, seed: int | None, **more: Any) -> Any:
@@ -293,10 +306,10 @@ class Endpoint:
             optional["extra_body"] = {"top_k": params.top_k}  # not OpenAI's own, but known to the usual servers
         # OpenAI's newer models refuse the old name; other servers may not know the new one.
         limit = "max_completion_tokens" if self.base_url == OPENAI else "max_tokens"
-        said: Any = [{"role": m.role, "content": m.content} for m in query.messages]
+        conversation: Any = [{"role": m.role, "content": m.content} for m in query.messages]
         self.limits.admit(most_tokens(query.messages) / _BYTES_A_TOKEN + count * params.max_new_tokens)
         return self._client.chat.completions.create(
-            model=self.model, messages=said, **{limit: params.max_new_tokens}, temperature=params.temperature, top_p=params.top_p, **optional, **more
+            model=self.model, messages=conversation, **{limit: params.max_new_tokens}, temperature=params.temperature, top_p=params.top_p, **optional, **more
         )
 
     def _request(self, query: Query, sample: int) -> dict[str, Any]:
@@ -343,33 +356,22 @@ class Endpoint:
         """The answer to a request, with the client's errors told in the user's terms."""
         import openai
 
-        about = f" ({about})" if about else ""
         try:
             return request()
-        except openai.APITimeoutError as error:
-            raise EtudeError(f"{self.base_url} gave no answer in {self.timeout:g} seconds{about}; send fewer requests at once or allow more time") from error
-        except openai.APIConnectionError as error:
-            raise InputError(f"nothing answers at {self.base_url} ({error.__cause__ or error}); is the server running, and is the address right?") from error
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            state = "refuses the key in" if os.environ.get(self.api_key_env or "") else "wants a key; there is none in"
-            raise InputError(f"{self.base_url} {state} the variable {self.api_key_env} (HTTP {error.status_code}); set it to a valid key") from error
-        except openai.NotFoundError as error:
-            raise InputError(f"{self.base_url} has no model {self.model!r}, or is not the address of an API (HTTP 404: {_said(error)}); check both") from error
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            raise InputError(f"{self.base_url} refuses the request{about}: {_said(error)} (HTTP {error.status_code})") from error
-        except openai.APIStatusError as error:
-            raise EtudeError(f"{self.base_url} keeps failing{about}: HTTP {error.status_code}, {_said(error)}") from error
+        except EtudeError:
+            raise
         except (openai.OpenAIError, ValueError) as error:
-            raise EtudeError(f"{self.base_url} answered what is no chat completion{about}: {error}") from error
+            raise in_the_users_terms(error, self.base_url, self.model, str(self.api_key_env), self.timeout, about) from error
 
 
-def _said(error: Any) -> str:
-    return " ".join(str(error.message).split())[:300]
+def _most_read(query: Query) -> int:
+    """Tokens that a server reads at most: of the messages, and of a schema that it may show the model."""
+    return most_tokens(query.messages) + (0 if query.schema is None else len(json.dumps(query.schema.plain)))
 
 
-def _about_format(error: Any) -> bool:
-    """Whether a server refused a request for its form of answers, and not for anything else."""
-    return any(word in _said(error).lower() for word in ("response_format", "json_schema", "json schema", "structured output"))
+def _encodable(text: str) -> str:
+    """A text that can be sent and written again: JSON can hold halves of characters, UTF-8 can't."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def open_endpoint(spec: str, config: EndpointConfig) -> Endpoint:
