@@ -19,7 +19,7 @@ from etude.evals.revision import Rounds, dynamics, shares, transitions
 from etude.evals.self_correction import measure_self_correction
 from etude.evals.statistics import mcnemar
 from etude.evals.stop_policies import stop_rounds
-from etude.models.endpoint import Reply
+from etude.models.replies import Reply
 from etude.models.responders import Asked
 from etude.models.sampling import SamplingParams
 from etude.tasks.builtin.arithmetic import Arithmetic

@@ -15,7 +15,7 @@ from random import Random
 from typing import Literal
 
 from etude.errors import InputError
-from etude.models.endpoint import Reply
+from etude.models.replies import Reply
 from etude.models.responders import Asked, Responder
 from etude.models.sampling import SamplingParams
 from etude.tasks.answers import final_answer, normalise

@@ -27,7 +27,7 @@ from etude.evals.self_correction import arms_of, items_of, rounds_of
 from etude.experiments.study import Findings, Table
 from etude.ledger import Budget
 from etude.method import MethodCard
-from etude.models.endpoint import Reply
+from etude.models.replies import Reply
 from etude.models.responders import Asked
 from etude.models.sampling import SamplingParams, stream_key
 from etude.tasks.base import TaskSet
