@@ -152,7 +152,8 @@ def _error(seen: int, of: int, chance: float) -> float:
 
 
 def fresh_draws(policy: Any, task_set: TaskSet, seed: int, items: int, *, history: bool) -> dict[str, float]:
-    """Both formats on a real model. With each format's name in front: `inertia`, `change_rate`, `drift`, `unread`, `first` and `last` accuracy.
+    """Both formats on a real model. With each format's name in front: `inertia`, `change_rate`, `drift`, `unread`, `first` and `last` accuracy, and `reviewed`, its mean over
+    the rounds after the first.
 
     `leak`: without history the last answer is one more independent draw, so that staying with a wrong first answer should be as frequent as giving it again in another run;
     the difference, in standard errors. `imbalance`: as many items should be mended as spoilt in every round; the largest difference, in standard errors. A share of answers
@@ -179,6 +180,7 @@ def fresh_draws(policy: Any, task_set: TaskSet, seed: int, items: int, *, histor
             "unread": float(counted["unread"].over.mean()),
             "first": float(rounds.accuracy[0]),
             "last": float(rounds.accuracy[-1]),
+            "reviewed": float(rounds.accuracy[1:].mean()),
             "leak": abs(float(extra.mean())) / spread if spread else (0.0 if not extra.any() else FAR),
             "imbalance": float(np.max(np.abs(mended - spoilt) / np.sqrt(np.maximum(mended + spoilt, 1)))),
         }

@@ -42,9 +42,19 @@ class PairedItem:
         return "\n".join(f"{letter}) {option}" for letter, option in zip(ascii_uppercase, self.options, strict=False))
 
     @property
+    def keyed(self) -> str:
+        """The options, one to a line, with what is looked up first: '91=A'. A small model finds the letter by copying what follows the value."""
+        return keyed(self.options)
+
+    @property
     def letters(self) -> str:
         """The letters that can be chosen."""
         return ascii_uppercase[: len(self.options)]
+
+
+def keyed(options: Sequence[object]) -> str:
+    """Options, one to a line, each before its letter: '91=A'."""
+    return "\n".join(f"{option}={letter}" for letter, option in zip(ascii_uppercase, options, strict=False))
 
 
 def paired_items(task_set: TaskSet, tasks: Sequence[Task], *, options: int = 4, seed: int = 0) -> list[PairedItem]:

@@ -46,8 +46,8 @@ class Script:
         return replace(self, again={"generation": text, "choice": text})
 
     def _said(self, template: str, item: PairedItem, form: Form, way: Way) -> str:
-        options = item.lettered if form == "choice" else ""
-        return filled(template, {"question": item.task.prompt, "options": options, "how": self.how.get((form, way != "baseline"), "")})
+        options, keyed = (item.lettered, item.keyed) if form == "choice" else ("", "")
+        return filled(template, {"question": item.task.prompt, "options": options, "keyed": keyed, "how": self.how.get((form, way != "baseline"), "")})
 
 
 SCRIPTS: Mapping[str, Script] = {
@@ -65,7 +65,7 @@ SCRIPTS: Mapping[str, Script] = {
         },
     ),
     "short": Script(
-        opening={"generation": "{question}", "choice": "{question}\n{options}"},
+        opening={"generation": "{question}", "choice": "{question}\n{keyed}"},
         again={"generation": REQUESTS["short"], "choice": REQUESTS["short"]},
         how={},
     ),
