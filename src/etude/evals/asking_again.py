@@ -115,7 +115,7 @@ def ask_again(
         for i, (item, rows) in enumerate(zip(items, replies, strict=True)):
             logs[i].append(_answered(item, rows, *picked[i], arm, verdicts, dropped[i]))
         if arm.option_logits and arm.form == "choice":
-            found = responder.likelihoods(asked, [[f"answer: {letter}" for letter in item.letters] for item in items])
+            found = responder.likelihoods(asked, [[f"answer: {letter}" for letter in arm.script.letters(item)] for item in items])
             for log, values in zip(logs, found, strict=True):
                 log[-1].likelihoods = values
         done(round_ + 1)

@@ -188,8 +188,8 @@ def fresh_draws(policy: Any, task_set: TaskSet, seed: int, items: int, *, histor
     return found
 
 
-WARM_TASKS = "check-and-fix:looks=3,choices=0.5,slips=0.3"
-"""What teaches the embedded model both formats and what a request to check asks of it, with the slips of its other teachers."""
+WARM_TASKS = "check-and-fix:looks=5,choices=0.6,slips=0.1"
+"""What teaches the embedded model both formats and what a request to check asks of it, in conversations as long as those of the protocol: longer ones confuse it."""
 
 
 def gen_vs_mc(seed: int, settings: Mapping[str, Any], budget: str) -> dict[str, float]:
@@ -245,7 +245,7 @@ CARD = MethodCard(
         ),
         experiment="etude.experiments.gen_vs_mc:gen_vs_mc",
         budget="24k-calls",
-        common={"warm_steps": 120},
+        common={"warm_steps": 140, "warm_tasks_per_step": 20, "warm_lr": 2e-3, "warm_schedule": "linear"},
         tests=(
             Comparison("rates of free answers given back", "generation", None, Final("rate_error"), better="lower", margin=-3.0),
             Comparison("rates of choices given back", "choice", None, Final("rate_error"), better="lower", margin=-3.0),
@@ -262,6 +262,8 @@ CARD = MethodCard(
         preconditions=(
             Precondition("copies never flip", "copies", Final("flips"), at_most=0.0, otherwise="the protocol makes flips out of answers that stayed the same"),
             Precondition("a coin is fair", "coin", Final("imbalance"), at_most=3.0, otherwise="mended and spoilt answers are not counted alike"),
+            Precondition("tiny answers freely", "tiny", Final("generation_reviewed"), at_least=0.3, otherwise="the model was not taught to work an answer out"),
+            Precondition("tiny chooses", "tiny", Final("choice_reviewed"), at_least=0.4, otherwise="the model picks letters by chance, which would give 0.25"),
             Precondition("tiny can be read", "tiny", Final("choice_unread"), at_most=0.2, otherwise="the model was not taught to choose a letter"),
         ),
         tried="Nothing was tuned. Seed 0 of the scripted models was looked at with 4,000 questions: all rates within 2.5 standard errors. No pilot was run of what 120 steps "

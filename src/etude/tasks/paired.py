@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from string import ascii_uppercase
+from string import ascii_lowercase, ascii_uppercase
 from typing import Literal, get_args
 
 from etude.errors import InputError
@@ -43,7 +43,7 @@ class PairedItem:
 
     @property
     def keyed(self) -> str:
-        """The options, one to a line, with what is looked up first: '91=A'. A small model finds the letter by copying what follows the value."""
+        """The options as a small model can read them, one to a line: '91=a'. What is looked up comes first, and small letters are letters that it knows."""
         return keyed(self.options)
 
     @property
@@ -53,8 +53,8 @@ class PairedItem:
 
 
 def keyed(options: Sequence[object]) -> str:
-    """Options, one to a line, each before its letter: '91=A'."""
-    return "\n".join(f"{option}={letter}" for letter, option in zip(ascii_uppercase, options, strict=False))
+    """Options, one to a line, each before its letter: '91=a'."""
+    return "\n".join(f"{option}={letter}" for letter, option in zip(ascii_lowercase, options, strict=False))
 
 
 def paired_items(task_set: TaskSet, tasks: Sequence[Task], *, options: int = 4, seed: int = 0) -> list[PairedItem]:

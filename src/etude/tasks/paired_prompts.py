@@ -24,12 +24,18 @@ WAYS: tuple[Way, ...] = get_args(Way)
 class Script:
     """Templates of what is said, with the fields {question}, {options} and {how}.
 
-    opening, again: by format. how: by format and by whether the model is to think first; empty where nothing is said about it.
+    opening, again: by format; {keyed} stands for the options in the form of '91=a'. how: by format and by whether the model is to think first; empty where nothing is said
+    about it. small: letters are written small.
     """
 
     opening: Mapping[Form, str]
     again: Mapping[Form, str]
     how: Mapping[tuple[Form, bool], str]
+    small: bool = False
+
+    def letters(self, item: PairedItem) -> str:
+        """The letters of an item's options as this script writes them."""
+        return item.letters.lower() if self.small else item.letters
 
     def start(self, item: PairedItem, form: Form, way: Way) -> list[Message]:
         """The conversation up to the first answer: the task's own messages, the last of which asks."""
@@ -68,6 +74,7 @@ SCRIPTS: Mapping[str, Script] = {
         opening={"generation": "{question}", "choice": "{question}\n{keyed}"},
         again={"generation": REQUESTS["short"], "choice": REQUESTS["short"]},
         how={},
+        small=True,
     ),
 }
 """Scripts by name: for models that follow instructions, and for small ones, which were taught what the short request means."""

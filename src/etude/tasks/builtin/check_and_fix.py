@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import Random
-from string import ascii_uppercase
+from string import ascii_lowercase
 from typing import Any
 
 from etude.errors import InputError
@@ -32,7 +32,7 @@ class CheckAndFix(Arithmetic):
     rest work it out. misses: share of demonstrated first answers that are wrong by a near miss; None for answers out of work with half as many slips again.
     pool: training problems in all, gone through again and again in an order that changes (0: always new ones).
     looks: requests to check in an episode. choices: share of the problems that come with four
-    options, '91=A' one to a line, and are answered by a letter, which the work looks up in a last line of its own.
+    options, '91=a' one to a line, and are answered by a letter, which the work looks up in a last line of its own.
     """
 
     name = "check-and-fix"
@@ -82,7 +82,7 @@ class CheckAndFix(Arithmetic):
             if (near := wrong_number(values[0], random)) not in values:
                 values.append(near)
         random.shuffle(values)
-        letter = ascii_uppercase[values.index(int(problem.answer))]
+        letter = ascii_lowercase[values.index(int(problem.answer))]
         return Problem(problem.key, f"{problem.prompt}\n{keyed(values)}", letter, {**problem.info, "values": values})
 
     def work(self, task: Task, random: Random, slips: float) -> tuple[list[str], str]:
@@ -92,8 +92,8 @@ class CheckAndFix(Arithmetic):
             return lines, answer
         if int(answer) not in values:
             # Work that leads to none of the options ends in a guess.
-            return lines, random.choice(ascii_uppercase[:OPTIONS])
-        letter = ascii_uppercase[values.index(int(answer))]
+            return lines, random.choice(ascii_lowercase[:OPTIONS])
+        letter = ascii_lowercase[values.index(int(answer))]
         return [*lines, f"{answer}={letter}"], letter
 
     def environment(self) -> Environment:
