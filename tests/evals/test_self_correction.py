@@ -117,7 +117,7 @@ def test_the_conversation_grows_and_says_nothing_of_right_and_wrong() -> None:
     ("changes", "context", "last", "dropped"),
     [
         ({"history": False}, 9, ["Q"], 0),
-        ({"append": "letter"}, 9, ["Q", "answer: A", "check and fix", "answer: C", "check and fix"], 0),
+        ({"append": "letter"}, 9, ["Q", "answer: a", "check and fix", "answer: c", "check and fix"], 0),
         ({}, 3, ["Q", "so\nanswer: C", "check and fix"], 1),
     ],
 )

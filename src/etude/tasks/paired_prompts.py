@@ -33,9 +33,9 @@ class Script:
     how: Mapping[tuple[Form, bool], str]
     small: bool = False
 
-    def letters(self, item: PairedItem) -> str:
-        """The letters of an item's options as this script writes them."""
-        return item.letters.lower() if self.small else item.letters
+    def written(self, letter: str) -> str:
+        """An option's letter as this script writes it."""
+        return letter.lower() if self.small else letter
 
     def start(self, item: PairedItem, form: Form, way: Way) -> list[Message]:
         """The conversation up to the first answer: the task's own messages, the last of which asks."""
