@@ -44,7 +44,7 @@ class Line(NamedTuple):
 
 class StrategyWorld(GeneratedTaskSet):
     """'compute 9*8 then +19 then -6': a chain -> 'pot: 9*8+19-6', which a calculator runs.
-    'compute 4 1 7 9 then reverse then +2': a list, which the calculator cannot read -> 'cot: 9 7 1 4', '11 9 3 6', 'answer: 11 9 3 6'.
+    'compute 4 1 7 then reverse then +2': a list, which the calculator cannot read -> 'cot: 7 1 4', '9 3 6', 'answer: 9 3 6'.
     'compute 5+6 then *3 then +4': a sum that is multiplied, whose program needs brackets -> 'l2m: ? 5+6=11', '? 11*3=33', '? 33+4=37', 'answer: 37'.
 
     lessons: show all strategies, right as often as RIGHT says; otherwise demonstrations take the best one and are right.
@@ -150,8 +150,8 @@ def _numbers(kind: str, random: Random) -> tuple[str, list[str]]:
 
 def _list(random: Random) -> tuple[str, list[str]]:
     """Digits, and two operations on them."""
-    items = random.sample("123456789", 4)
-    first, second = random.sample(["reverse", f"+{random.randint(2, 9)}", "sort"], 2)
+    items = random.sample("123456789", 3)
+    first, second = random.sample(["reverse", f"+{random.randint(2, 5)}", "sort"], 2)
     return " ".join(items), [first, second]
 
 
