@@ -99,7 +99,7 @@ class SMARTConfig(IteratedConfig):
         common={
             "tasks": "strategies",
             "warm_tasks": "strategies:lessons=true,again=0.25,habit=0.45",
-            "warm_steps": 220,
+            "warm_steps": 180,
             "warm_tasks_per_step": 48,
             "warm_lr": 2e-3,
             "warm_schedule": "linear",
