@@ -155,7 +155,7 @@ class LearnerConfig:
     """How weights are updated."""
 
     lr: Annotated[float, Gt(0)] | None = None
-    """Learning rate after warm-up. Default: 3e-4 for tiny, 1e-4 with LoRA, else 2e-6."""
+    """Learning rate after warm-up. Default: 3e-4 for models of less than 10 million weights (tiny), 1e-4 with LoRA, else 2e-6."""
     warmup_steps: Count = 2
     """Steps of the loop over which the learning rate rises to `lr`: the first of N has `lr`/N, the last `lr`."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
