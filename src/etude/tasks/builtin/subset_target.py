@@ -111,7 +111,7 @@ class SubsetTarget(GeneratedTaskSet):
         return Task(task.id, asked, None, {**task.info, "lesson": f"answer: {written(step)}"})
 
     def _step(self, task: Task, attempt: list[int], mode: Mode, *, better: bool, random: Random) -> list[int]:
-        """An attempt with some digits turned over, so that it misses by less, or by no less; where no such change is found, any. Nothing improves a right one but leaving it."""
+        """An attempt with some digits turned over, so that it misses by less, or by no less; where no such change is found, any. A right one is best left."""
         given, target = task.info["numbers"], task.info["target"]
         before = abs(target - total(given, attempt))
         if better and not before and mode == "improve":
