@@ -17,7 +17,7 @@ from etude.tasks.feedback import FEEDBACK, REFINE, Roles
 from etude.types import Task
 
 SHORT = Roles(FEEDBACK["short"], REFINE["short"])
-LESSON_SLIPS = 0.2
+LESSON_SLIPS = 0.35
 """How often a step of a solution in a lesson goes wrong."""
 
 
@@ -64,23 +64,24 @@ class ColumnSums(GeneratedTaskSet):
         return columns(task.info["left"], task.info["right"], random, slips)
 
     def annotate(self, task: Task, text: str) -> Annotation | None:
-        """Of each line the sum (or the answer) that belongs there beside the one that is there, up to the first that differs; then 'ok', or 'bad K: S': line K should say S.
+        """Each line worked anew, with the sum (or the answer) that is there behind it, up to the first that differs; then 'ok', or 'bad K: S': line K should say S.
 
-        '13,13 12,12 6,6 623,623' and 'ok'; '13,13 12,11' and 'bad 2: 12'. A line that is missing or of another form counts as '?'.
+        Lines '5+8+0=13,13', '4+7+1=12,12', '3+2+1=6,6', 'answer: 623,623' and 'ok'; lines '5+8+0=13,13', '4+7+1=12,11' and 'bad 2: 12'. A line that is missing or of another
+        form counts as '?'. Whoever can add a column in an answer has all that this takes.
         """
         if task.answer is None:
             return None
         wanted, written = [*columns(task.info["left"], task.info["right"], Random(0), 0.0)[0], f"answer: {task.answer}"], text.strip().splitlines()
-        pairs, verdict = list[str](), "ok"
+        looks, verdict = list[str](), "ok"
         for number, line in enumerate(wanted, start=1):
             asked, right = _parted(line)
             begun, given = _parted(written[number - 1]) if number <= len(written) else ("", "")
             found = given if begun == asked else "?"
-            pairs.append(f"{right},{found}")
+            looks.append(f"{line},{found}")
             if found != right:
                 verdict = f"bad {number}: {right}"
                 break
-        return Annotation(f"{' '.join(pairs)}\n{verdict}", "\n".join(wanted))
+        return Annotation("\n".join([*looks, verdict]), "\n".join(wanted))
 
 
 def _parted(line: str) -> tuple[str, str]:
