@@ -77,6 +77,17 @@ def test_a_written_addition_and_its_annotator() -> None:
     assert missing.feedback == f"{looks[0]}\n{lines[1]},?\nbad 2: {second}"
 
 
+def test_sums_without_carries() -> None:
+    tasks = ColumnSums(carries=False, slips=0.5)
+    for asked in (tasks.train_task(0, i) for i in range(30)):
+        shown = tasks.demonstration(asked, 0)
+        assert shown is not None
+        *columns_, last = shown.splitlines()
+        assert all(int(a) + int(b) < 10 for a, b in zip(str(asked.info["left"]), str(asked.info["right"]), strict=True))
+        assert all(line.split("=")[0].endswith("+0") and len(line.split("=")[1]) == 1 for line in columns_)
+        assert last.startswith("answer: ")
+
+
 def test_lessons_show_a_solution_and_what_the_annotator_says_of_it() -> None:
     plain, school = ColumnSums(), ColumnSums(lessons=0.5)
     pairs = [(plain.train_task(1, i), school.train_task(1, i)) for i in range(40)]
