@@ -101,11 +101,13 @@ class RISEConfig(GRPOConfig):
             Arm("permuted truths", "rise", {"method": "rise", "permute_truths": True}),
         ),
         common={
-            "tasks": "arithmetic",
-            "warm_tasks": "rating:honest=0.35,solving=0.3,slips=0.2",
+            "tasks": "arithmetic:limit=40",
+            "warm_tasks": "rating:limit=40,honest=0.45,solving=0.3,slips=0.12",
             "warm_steps": 120,
-            "warm_lr": 1e-3,
-            "lr": 3e-4,
+            "warm_tasks_per_step": 32,
+            "warm_lr": 2e-3,
+            "warm_schedule": "linear",
+            "lr": 2e-4,
             "tasks_per_step": 8,
             "verify_share": 1.0,
             "verify_tokens": 32,
@@ -135,10 +137,13 @@ class RISEConfig(GRPOConfig):
                 otherwise="it judges well before it is taught to, or does not know the form",
             ),
         ),
-        tried="The start, on seed 0. After 60 steps of imitation at 1e-3 with 30 % honest demonstrations, which did not set the two answers side by side yet, pass@1 was "
-        "42.2 % and balanced accuracy 47.8 %: an honest check was worth no more than a guess. 42k tokens of RISE with 8 solutions to verify for 16 tasks a step then gave "
-        "75.3 % and 51.0 %, and verifications grew shorter (10.5 to 8.1 tokens): guesses drove the checks out.",
-        seeds=reported_seeds(3),
+        tried="All on seed 0. The form of an honest check decides. Where it set two numbers side by side, `91, 90`, the model did not learn to see whether they are one: "
+        "balanced accuracy 48.5 %, and 49.2 % after 45k tokens of RISE; at best 61 % after 200 steps of honest lessons alone. With the one taken from the other, `91-90=1`, "
+        "the verdict followed the difference without a mistake after 30 steps of 32 lessons: `tiny` can subtract small numbers, so `limit=40`. With that, RISE drives guesses "
+        "out within 8 steps. What is left depends on the learning rate. From a start at 81 % pass@1 (slips=0.05, honest=0.4), 40k tokens at 2e-4 gave 87.5 % and balanced "
+        "accuracy 55 to 73 %; at 5e-4 pass@1 fell to 72 % and the ratings stayed at 64 %: wrong solutions were then no slips but what the model always says, and a check says "
+        "it too. Expressions of two numbers at 1e-3, of which many were never learnt right: 62 to 53 %.",
+        seeds=reported_seeds(8),
         quick={"warm_steps": 2, "warm_tasks_per_step": 8, "tasks_per_step": 2, "group_size": 4, "eval_tasks": 8, "evaluate_every": 1},
     ),
 )
