@@ -142,8 +142,8 @@ class RISEConfig(GRPOConfig):
         "the verdict followed the difference without a mistake after 30 steps of 32 lessons: `tiny` can subtract small numbers, so `limit=40`. With that, RISE drives guesses "
         "out within 8 steps. What is left depends on the learning rate. From a start at 81 % pass@1 (slips=0.05, honest=0.4), 40k tokens at 2e-4 gave 87.5 % and balanced "
         "accuracy 55 to 73 %; at 5e-4 pass@1 fell to 72 % and the ratings stayed at 64 %: wrong solutions were then no slips but what the model always says, and a check says "
-        "it too. Expressions of two numbers at 1e-3, of which many were never learnt right: 62 to 53 %. As declared, over 41k tokens: pass@1 70 to 86 % and balanced accuracy 57 to "
-        "82 %; plain RL, over 45k, 70 to 89 % and 57 to 53 %.",
+        "it too. Expressions of two numbers at 1e-3, of which many were never learnt right: 62 to 53 %. As declared, over 41k tokens: pass@1 70 to 86 % and balanced accuracy "
+        "57 to 82 %; plain RL, over 45k, 70 to 89 % and 57 to 53 %.",
         seeds=reported_seeds(8),
         quick={"warm_steps": 2, "warm_tasks_per_step": 8, "tasks_per_step": 2, "group_size": 4, "eval_tasks": 8, "evaluate_every": 1},
     ),
