@@ -28,4 +28,5 @@ def test_a_skill_comes_before_the_habit(tmp_path: Path, monkeypatch: pytest.Monk
     assert not any(name.startswith("skill") for name in then)
 
     assert experiment.taught_start(3, habit, tmp_path) == tmp_path / "start"
-    assert len(taught) == 3 and taught[2]["model"] == "tiny"
+    assert len(taught) == 3
+    assert taught[2]["model"] == "tiny"
