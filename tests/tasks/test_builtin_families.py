@@ -143,6 +143,7 @@ def test_instructions_come_before_the_prompt_when_asked_for(name: str) -> None:
         ("max5", {"sums": 0}, "sums is 0"),
         ("max5", {"jumps": 2}, "jumps is 2"),
         ("max5-flaws", {"errors": 0}, "errors is 0"),
+        ("max5-flaws", {"misnames": 2}, "misnames is 2"),
         ("small-programs", {"vague": 2}, "vague is 2"),
         ("small-programs", {"rounds": 0}, "rounds is 0"),
         ("strategies", {"again": 2}, "again is 2"),
