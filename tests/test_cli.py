@@ -43,6 +43,14 @@ def test_light_things_load_no_torch(statement: str) -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
+def test_a_search_needs_no_torch(tmp_path: Path) -> None:
+    code = f"import sys; from etude.cli import main; main(['search', 'hgm', '--out', {str(tmp_path / 'run')!r}, '--budget', '20-evaluations']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert f"etude search --resume {tmp_path / 'run'} --budget 40-evaluations" in done.stdout
+    assert (tmp_path / "run" / "model" / "agent.json").is_file()
+
+
 def test_the_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "etude", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
@@ -55,6 +63,17 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for command in etude.cli.COMMANDS:
         assert f"\n  {command}" in shown
     assert main([]) == 2
+
+
+def test_search_lists_only_what_searches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "breeds agents" in shown
+    assert "Goes from 0 towards 1" not in shown
+    assert main(["train", "--help"]) == 0
+    assert "breeds agents" not in capsys.readouterr().out
+    assert main(["search", "hgm", "--help"]) == 0
+    assert "--iterations INT" in one_line(capsys.readouterr().out)
 
 
 def test_train_help_lists_the_methods_and_a_method_its_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,6 +91,9 @@ def test_train_help_lists_the_methods_and_a_method_its_options(capsys: pytest.Ca
     ("arguments", "said"),
     [
         (["trian"], "there is no command 'trian'. Did you mean train"),
+        (["search", "walk"], "walk trains a model: `etude train walk`"),
+        (["search", "--steps", "3"], "no method stands before --steps"),
+        (["search", "hgm", "--budget", "9-lines"], "the unknown unit 'lines'"),
         (["train", "wakl"], "there is no method 'wakl'. Did you mean walk"),
         (["train", "--steps", "3"], "no method stands before --steps"),
         (["train", "walk", "--group-size", "0"], "--group-size is 0; expected a whole number, 1 or more"),

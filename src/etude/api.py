@@ -13,11 +13,12 @@ from etude.errors import EtudeError, InputError
 from etude.export import MODEL, export_model
 from etude.method import Method, get_method
 from etude.run import Run
+from etude.searching import SearchMethod
 from etude.settings import Source, build_config, check_config, merged, with_settings
 from etude.settings_file import check_resumable, file_config, saved_config, saved_form, tasks_title
 from etude.summary import Summary
 from etude.tasks.base import TaskSet
-from etude.viewer import LiveTable, write_report
+from etude.viewer import LiveSearch, LiveTable, write_report
 
 if TYPE_CHECKING:
     from etude.evals.evaluate import Evaluation
@@ -71,19 +72,9 @@ def resume_run(folder: Path, config: TrainConfig[Any], *, source: Source = "keyw
     return _drive(get_method(slug), config, run, resume=True)
 
 
-class _Display(LiveTable):
-    """The live table, which remembers whether the method was set up: one of a run that had ended already is not."""
-
-    began = False
-
-    def started(self, run: Run, method: Method) -> None:
-        self.began = True
-        super().started(run, method)
-
-
 def _drive(method_class: Callable[..., Method], config: TrainConfig[Any], run: Run, *, resume: bool) -> Summary:
-    display = _Display(quiet=config.run.quiet)
     method = method_class(config, run)
+    display = (LiveSearch if isinstance(method, SearchMethod) else LiveTable)(quiet=config.run.quiet)
     try:
         summary = drive(method, run, display=display, resume=resume)
     except BaseException:

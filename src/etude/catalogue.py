@@ -45,6 +45,7 @@ class Entry:
     summary: str
     evolves: str
     claim: str
+    searches: bool = False
 
 
 def entries(family: str | None = None, *, claims: Path = CLAIMS) -> list[Entry]:
@@ -65,7 +66,7 @@ def entries(family: str | None = None, *, claims: Path = CLAIMS) -> list[Entry]:
 def _entry(listing: Listing, claims: Path) -> Entry:
     card = listing.card
     link = f"https://arxiv.org/abs/{card.paper}" if _ARXIV.fullmatch(card.paper) else ""
-    return Entry(card.slug, card.name, card.family, card.paper, link, card.title, card.summary, card.evolves, claim_state(listing, claims))
+    return Entry(card.slug, card.name, card.family, card.paper, link, card.title, card.summary, card.evolves, claim_state(listing, claims), card.searches)
 
 
 def claim_state(listing: Listing, claims: Path = CLAIMS) -> str:

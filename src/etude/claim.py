@@ -101,7 +101,8 @@ class Claim:
     tests: comparisons, at least one of them an effect. preconditions: what has to hold first; see `Precondition`.
     tried: what was tuned, and how, on seeds of TUNING_SEEDS. seeds: those that are reported; from FIRST_REPORTED_SEED.
     experiment: `module:function` for what no training run shows (a simulation, a search, an audit): called as function(seed, settings, budget) -> dict of
-    floats, for each arm and seed in a process of its own. Measures then read these results by name.
+    floats, for each arm and seed in a process of its own. Measures then read these results by name. seeds_together: so many seeds of an arm share a process, one after
+    the other, where an experiment takes no longer than starting one; each is called with its own seed all the same.
     quick, quick_budget: settings over the common ones, and a budget, that make an arm take a second or so, for checking the machinery. Options of the common
     loop are made small anyway.
     plot: the metric that is drawn; by default the first that the first test reads.
@@ -117,11 +118,14 @@ class Claim:
     tried: str = ""
     seeds: tuple[int, ...] = reported_seeds(5)
     experiment: str | None = None
+    seeds_together: int = 1
     quick: Mapping[str, Any] = field(default_factory=dict)
     quick_budget: str = "2-steps"
     plot: str | None = None
 
     def __post_init__(self) -> None:
+        if self.seeds_together < 1 or (self.seeds_together > 1 and self.experiment is None):
+            raise InputError(f"seeds_together is {self.seeds_together}; expected 1, or more for a claim whose arms are calls of an experiment")
         names = [arm.name for arm in self.arms]
         where = f"the claim {self.expectation!r}"
         _require_distinct(names, f"{where}: arms")

@@ -16,12 +16,11 @@ from etude.errors import EtudeError, InputError, nearest
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from etude.config import TrainConfig
-
 HELP = """[bold]etude[/] COMMAND …   self-improvement of models on one loop
 
 [dim]commands[/]
   [bold]train[/] METHOD     improve a model by a method, or go on with a run
+  [bold]search[/] METHOD    search by a method that changes no weights: agents, answers, attempts
   [bold]eval[/] MODEL       measure a model on held-out tasks: pass@k, maj@k, length, with intervals
   [bold]chat[/] MODEL       talk to a model, and watch it look at its answers again
   [bold]compare[/] ARM ARM  which method is worth it: at equal budget, over paired seeds, with intervals
@@ -41,14 +40,6 @@ HELP = """[bold]etude[/] COMMAND …   self-improvement of models on one loop
   etude compare grpo rloo low=grpo:lr=1e-4 --tasks arithmetic --budget 400k-tokens --seeds 5
 
 etude COMMAND --help says more. With --debug (or ETUDE_DEBUG=1) errors come with their traceback."""
-
-TRAIN_HELP = """[bold]etude train[/] METHOD \\[options]            begin a run
-[bold]etude train[/] --config FILE.yaml          the same, method and options from a file; options given besides go before it
-[bold]etude train[/] --resume DIR \\[options]     go on with a run; settings of the run (--steps, --budget, …) may change
-
-[bold]etude train[/] METHOD --help lists the options.
-
-[dim]methods[/]"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
-        _console().print(HELP, highlight=False, soft_wrap=True)
+        console().print(HELP, highlight=False, soft_wrap=True)
         return 0 if given else 2
     name = {"--version": "version", "-V": "version"}.get(given[0], given[0])
     if name not in COMMANDS:
@@ -93,7 +84,7 @@ def _command(given: list[str]) -> int:
     return COMMANDS[name](given[1:])
 
 
-def _console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr)
@@ -103,7 +94,7 @@ def say(title: str, text: str, style: str) -> None:
     """One line on standard error, the title in a style."""
     from rich.text import Text
 
-    _console(stderr=True).print(Text.assemble((title, style), text), soft_wrap=True)
+    console(stderr=True).print(Text.assemble((title, style), text), soft_wrap=True)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:
@@ -120,90 +111,30 @@ def parsed(kind: Any, given: Sequence[str], *, prog: str, description: str, defa
     return tyro.cli(kind, args=list(given), prog=prog, description=description, default=default, config=config)
 
 
-def _leading(given: list[str]) -> tuple[str | None, list[str]]:
+def leading(given: list[str]) -> tuple[str | None, list[str]]:
     """What stands before the first flag, and the rest."""
     return (given[0], given[1:]) if given and not given[0].startswith("-") else (None, given)
 
 
-def _path_options(given: list[str], *names: str) -> tuple[list[Path | None], list[str]]:
+def path_options(given: list[str], *names: str, command: str = "eval") -> tuple[list[Path | None], list[str]]:
     """The values of options that say where settings come from, and what is left."""
-    parser = ArgumentParser(prog="etude train", add_help=False, allow_abbrev=False)
+    parser = ArgumentParser(prog=f"etude {command}", add_help=False, allow_abbrev=False)
     for name in names:
         parser.add_argument(f"--{name}", type=Path)
     known, rest = parser.parse_known_args(given)
     return [getattr(known, name) for name in names], rest
 
 
-# train
-
-
 def _train(given: list[str]) -> int:
-    slug, rest = _leading(given)
-    (file, resume), rest = _path_options(rest, "config", "resume")
-    if slug is None and file is None and resume is None:
-        return _train_help(rest)
-    if file is not None and resume is not None:
-        raise InputError("--config and --resume were both given; a resumed run has its own configuration")
+    from etude.method_command import method_command
 
-    from etude.settings import check_config, default_config
-    from etude.settings_file import file_config, saved_config
-
-    if resume is not None:
-        named, default = saved_config(resume)
-        if slug is not None and slug != named:
-            raise InputError(f"the run in {resume} is one of {named}, not of {slug}; leave the method out")
-        slug = named
-    elif file is not None:
-        slug, default = file_config(file, slug)
-    else:
-        assert slug is not None
-        default = default_config(slug)
-    config = _train_config(slug, default, rest)
-    check_config(config, "flag")
-    return _run(slug, config, resume)
+    return method_command(given, "train")
 
 
-def _train_help(rest: list[str]) -> int:
-    """What `train` takes, with the methods; to standard error with exit code 2 unless it was asked for."""
-    asked = any(flag in rest for flag in ("-h", "--help"))
-    from rich.table import Table
+def _search(given: list[str]) -> int:
+    from etude.method_command import method_command
 
-    from etude.catalogue import entries
-
-    console = _console(stderr=not asked)
-    if rest and not asked:
-        raise InputError(f"no method stands before {rest[0]}; expected one first, as in `etude train grpo {rest[0]} …`. `etude train` lists them")
-    table = Table.grid(padding=(0, 3, 0, 0))
-    for entry in entries():
-        if entry.evolves != "nothing":
-            table.add_row(f"  [bold]{entry.slug}[/]", entry.summary)
-    console.print(TRAIN_HELP, highlight=False, soft_wrap=True)
-    console.print(table)
-    return 0 if asked else 2
-
-
-def _train_config(slug: str, default: TrainConfig[Any], rest: list[str]) -> TrainConfig[Any]:
-    from etude.config import TrainConfig
-    from etude.method import get_method
-
-    method = get_method(slug)
-    card = method.card
-    paper = f" ({card.paper})" if card.paper else ""
-    description = (
-        f"{card.name}{paper}: {card.summary}\n\nBesides the options below: --config FILE.yaml takes options from a file (flags go before it); "
-        "--resume DIR goes on with a run."
-    )
-    return parsed(TrainConfig[method.Config], rest, prog=f"etude train {slug}", description=description, default=default)
-
-
-def _run(slug: str, config: TrainConfig[Any], resume: Path | None) -> int:
-    from etude.api import MODEL, REPORT, resume_run, start_run
-    from etude.viewer import print_summary
-
-    summary = start_run(slug, config) if resume is None else resume_run(resume, config, source="flag")
-    model = summary.folder / MODEL
-    print_summary(summary, report=summary.folder / REPORT, model=model if model.is_dir() else None)
-    return 130 if summary.status == "interrupted" else int(summary.status == "collapsed")
+    return method_command(given, "search")
 
 
 # eval
@@ -217,8 +148,8 @@ def _eval(given: list[str]) -> int:
     from etude.evaluation_file import require_writable, write_evaluation
     from etude.settings import check_config
 
-    model, rest = _leading(given)
-    (out, protocol), rest = _path_options(rest, "out", "protocol")
+    model, rest = leading(given)
+    (out, protocol), rest = path_options(rest, "out", "protocol")
     if protocol is not None:
         from etude.self_correction_command import self_correction_command
 
@@ -239,11 +170,11 @@ def _eval(given: list[str]) -> int:
     from etude.api import measure
     from etude.viewer.evaluation import evaluation_table
 
-    with _console(stderr=True).status(f"measuring {model} on {config.tasks}: {config.samples} samples a task, {config.tasks_limit} tasks at most"):
+    with console(stderr=True).status(f"measuring {model} on {config.tasks}: {config.samples} samples a task, {config.tasks_limit} tasks at most"):
         evaluation = measure(str(model), config)
-    console = _console()
-    console.print(f"{model} on {config.tasks}: {len(evaluation.tasks)} tasks, {config.samples} samples each", markup=False, highlight=False, soft_wrap=True)
-    console.print(evaluation_table(evaluation.metrics))
+    screen = console()
+    screen.print(f"{model} on {config.tasks}: {len(evaluation.tasks)} tasks, {config.samples} samples each", markup=False, highlight=False, soft_wrap=True)
+    screen.print(evaluation_table(evaluation.metrics))
     if out is not None:
         write_evaluation(out, evaluation, str(model), config)
     return 0
@@ -286,7 +217,7 @@ def _list(given: list[str]) -> int:
     if options.json:
         print(as_json(rows))
     else:
-        _console().print(as_tables(rows))
+        console().print(as_tables(rows))
     return 0
 
 
@@ -310,7 +241,7 @@ def _doctor(given: list[str]) -> int:
     if options.json:
         print(as_json(findings))
     else:
-        _console().print(as_table(findings))
+        console().print(as_table(findings))
     return 0 if healthy(findings) else 1
 
 
@@ -333,7 +264,7 @@ def _claims(given: list[str]) -> int:
 
 
 def _report(given: list[str]) -> int:
-    folder, rest = _leading(given)
+    folder, rest = leading(given)
     parsed(
         _NoOptions,
         rest,
@@ -371,6 +302,7 @@ def _version(given: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
+    "search": _search,
     "eval": _eval,
     "chat": _chat,
     "compare": _compare,

@@ -16,6 +16,8 @@ Count = Annotated[int, Ge(0)]
 AtLeastOne = Annotated[int, Ge(1)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
+NO_MODEL = "none"
+"""`model` of a run whose tasks bring whatever acts in them."""
 NO_STEP_LIMIT = 10**9
 """`steps` of a run that only its budget ends."""
 
@@ -50,7 +52,8 @@ class RunConfig:
     steps: Count = 100
     """Steps of the loop at most."""
     budget: str | None = None
-    """Stop when spent: a number and a unit, as `400k-tokens`, `20k-rollouts`, `120-seconds`, `50-steps`, `5k-env-steps`, `1k-calls`. `steps` holds too."""
+    """Stop when spent: a number and a unit, as `400k-tokens`, `20k-rollouts`, `120-seconds`, `50-steps`, `5k-env-steps`, `1k-calls`, `600-evaluations`. `steps` holds
+    too."""
     evaluate_every: Count = 10
     """Steps between evaluations on the held-out split (0: only before the first and after the last step)."""
     checkpoint_every: Count = 20

@@ -32,6 +32,8 @@ class Ledger:
     """Tokens that entered a loss, once per pass."""
     rollouts: int = 0
     environment_steps: int = 0
+    task_evaluations: int = 0
+    """Values that a search asked for: an agent tried on a task, a state judged."""
     model_calls: dict[str, int] = field(default_factory=dict)
     """Calls by role: policy, judge, proposer, ..."""
     forward_equivalents: float = 0.0
@@ -109,6 +111,7 @@ _UNITS: dict[str, tuple[Callable[[Ledger], float], float]] = {
     "env-steps": (lambda ledger: ledger.environment_steps, 1),
     "decode-steps": (lambda ledger: ledger.decode_steps, 1),
     "calls": (lambda ledger: ledger.calls, 1),
+    "evaluations": (lambda ledger: ledger.task_evaluations, 1),
     "seconds": (lambda ledger: ledger.seconds, 1),
     "minutes": (lambda ledger: ledger.seconds, 60),
 }
@@ -121,7 +124,7 @@ def spent_units(ledger: Ledger) -> list[str]:
 
 _SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 _FORM = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<suffix>[kmg]?)-(?P<unit>[a-z-]+)", re.IGNORECASE)
-_EXAMPLES = "as 400k-tokens, 1.5M-tokens, 20k-rollouts, 50-steps, 120-seconds, 2-minutes, 5k-env-steps or 1k-calls"
+_EXAMPLES = "as 400k-tokens, 1.5M-tokens, 20k-rollouts, 50-steps, 120-seconds, 2-minutes, 5k-env-steps, 1k-calls or 600-evaluations"
 
 
 @dataclass(frozen=True)

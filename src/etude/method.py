@@ -31,7 +31,7 @@ class MethodCard:
 
     `evolves` is what the judgement changes (weights, memory, skills, code; `nothing` for a study, which only measures); `signal` where the judgement comes from
     (verifier, demonstrations, preferences; votes, agreement, self-judge, judge, confidence, entropy); `rollouts` how experience is gathered (group, partial, adaptive,
-    tree, follow-up, none).
+    tree, follow-up, search, none). A method whose rollouts are a `search` changes no weights: `etude search` runs it.
     """
 
     slug: str
@@ -50,6 +50,11 @@ class MethodCard:
         """Whether nothing but models' opinions says what is good, so that the reward may part from the truth."""
         return self.signal not in LABELLED
 
+    @property
+    def searches(self) -> bool:
+        """Whether the method only searches, and changes no weights."""
+        return self.rollouts == "search"
+
 
 @dataclass
 class State:
@@ -64,6 +69,8 @@ class Method(ABC):
 
     card: ClassVar[MethodCard]
     Config: ClassVar[type]
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Options of the inputs and of the run, by flat name, that are otherwise for this method when nothing is said."""
     watch: Watch | None = None
     """What watches the run for a collapse, set in `setup`; None where nothing does."""
     spends: ClassVar[frozenset[str] | None] = None

@@ -3,6 +3,7 @@
     config.yaml          the whole configuration          environment.json    versions, machine, git state
     metrics.jsonl        one object a logged step         trajectories.jsonl  sampled trajectories
     trees.jsonl          some trees of attempts, of methods that grow them: see `etude.rollouts.tree_record`
+    search.json          the trees of a method that searches, as they are now: see `etude.searching`
     judgements.jsonl     some transcripts of a judging model, of methods that ask one: see `etude.rewards.judges`
     probe.jsonl          one object a reading of the probe, where there is one: see `etude.watch`
     checkpoints/step-N/  see `etude.checkpoints`          result.json         how it ended: see `etude.summary`
@@ -261,6 +262,7 @@ class Run:
             "judgements.jsonl",
             "probe.jsonl",
             "samples.jsonl",
+            "search.json",
             "rewrites.jsonl",
             "mlflow.json",
             ".lock",

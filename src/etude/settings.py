@@ -47,7 +47,8 @@ class Leaf:
 
 def default_config(slug: str) -> TrainConfig[Any]:
     """A run of the method as it is when nothing is said. Raises InputError for an unknown slug."""
-    return TrainConfig(method=get_method(slug).Config())
+    method = get_method(slug)
+    return merged(TrainConfig(method=method.Config()), method.defaults, f"defaults of {slug}")
 
 
 def build_config(slug: str, **settings: Any) -> TrainConfig[Any]:

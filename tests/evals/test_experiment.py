@@ -59,6 +59,22 @@ def test_crashes_and_undefined_results_are_told(log: Path, tmp_path: Path) -> No
     assert not list((tmp_path / "runs").rglob("result.json"))
 
 
+def test_seeds_that_share_a_process_are_runs_of_their_own(log: Path, tmp_path: Path) -> None:
+    source = tmp_path / "trials.py"
+    source.write_text(source.read_text().replace('if settings.get("bias", 0) < 0', "if seed == 1") + "import os\nfirst = coin\n")
+    with source.open("a") as file:
+        file.write('\ndef coin(seed, settings, budget):\n    return {**first(seed, settings, budget), "process": os.getpid()}\n')
+    asked = {"common": {"log": str(log)}, "budget": "1-steps", "folder": tmp_path / "runs", "workers": 1}
+    runs = run_experiment("trials:coin", [Arm("one"), Arm("two")], seeds=[0, 1, 2], together=2, **asked)
+    assert [(r.arm, r.seed, r.status) for r in runs] == [(arm, seed, "crashed" if seed == 1 else "finished") for arm in ("one", "two") for seed in (0, 1, 2)]
+    assert runs[1].error == "ValueError: no such coin"
+    again = run_experiment("trials:coin", [Arm("one"), Arm("two")], seeds=[0, 1, 2], together=3, **asked)
+    # What was there is kept, seed by seed; what crashed is tried again.
+    assert [r.values for r in again] == [r.values for r in runs]
+    assert len(log.read_text().splitlines()) == 8
+    assert len({r.values["process"] for r in runs if r.values}) == 4
+
+
 def test_an_experiment_that_is_not_there_is_refused(log: Path, tmp_path: Path) -> None:
     for name, said in (("trials", "module:function"), ("absent_module:f", "cannot be imported"), ("trials:coins", "Did you mean coin")):
         with pytest.raises(InputError, match=said):

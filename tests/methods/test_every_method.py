@@ -1,4 +1,4 @@
-"""What every method in the registry has to do: train, keep finite accounts, resume exactly, come back from its file, and export a model."""
+"""What every method in the registry that trains has to do: train, keep finite accounts, resume exactly, come back from its file, and export a model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import etude
+from etude.cards import listings
 from etude.method import get_method, known_methods
 from etude.run import Run, without_time
 from etude.settings import build_config
 from etude.settings_file import saved_config
 
-METHODS = known_methods()
+SEARCHES = {listing.card.slug for listing in listings() if listing.card.searches}
+METHODS = [slug for slug in known_methods() if slug not in SEARCHES]
 SMALL: dict[str, Any] = {
     "tasks_per_step": 2,
     "group_size": 4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import count
 from random import Random
@@ -61,8 +62,39 @@ def test_limits_of_depth_evaluations_and_expansions() -> None:
     assert few.evaluations == 4
     grow([short], bits.expand, bits.evaluate, limits=Limits(3, 9), rule=uct(), to_the_end=False)
     assert (short.iterations, len(short.tree)) == (3, 7)
+    (thrifty,) = searches(1)
+
+    def spending(front: Sequence[Place]) -> list[list[Child]]:
+        for search, _ in front:
+            search.tokens += 4
+        return bits.expand(front)
+
+    grow([thrifty], spending, bits.evaluate, limits=Limits(100, 9, tokens=10), rule=uct())
+    assert thrifty.tokens == 12
     with pytest.raises(InputError, match="0 iterations"):
         Limits(0, 1)
+
+
+def test_a_tree_grows_at_several_places_at_once() -> None:
+    bits, (wide,) = Bits(4), searches(1)
+    grow([wide], bits.expand, bits.evaluate, limits=Limits(11, 9), rule=uct(), to_the_end=False, width=3)
+    # The root alone, its two children, three of their four, and so on; none is expanded twice, or Tree.expand would complain.
+    assert bits.batches[:3] == [1, 2, 3]
+    assert (sum(bits.batches), wide.iterations, len(wide.tree)) == (11, 11, 23)
+    assert not any(node.reserved for node in wide.tree.nodes)
+    with pytest.raises(InputError, match="width is 2"):
+        grow([wide], bits.expand, bits.evaluate, limits=Limits(11, 9), rule=uct(), width=2)
+
+
+def test_a_search_that_was_written_and_read_goes_on_as_if_it_had_not_been() -> None:
+    bits, (whole,), (parted,) = Bits(5), searches(1), searches(1)
+    grow([whole], bits.expand, bits.evaluate, limits=Limits(9, 9), rule=uct())
+    grow([parted], bits.expand, bits.evaluate, limits=Limits(4, 9), rule=uct())
+    again = Search.from_plain(json.loads(json.dumps(parted.to_plain())))
+    grow([again], bits.expand, bits.evaluate, limits=Limits(9, 9), rule=uct())
+    assert again.to_plain() == whole.to_plain()
+    with pytest.raises(InputError, match="the search can't be read"):
+        Search.from_plain({"tree": []})
 
 
 def test_what_is_good_is_visited_more() -> None:

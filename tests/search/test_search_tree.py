@@ -82,3 +82,37 @@ def test_a_tree_is_written_read_and_shown() -> None:
     assert len(tree.view(lambda n: "x", depth=1).splitlines()) == 3
     with pytest.raises(InputError, match="can't be read"):
         Tree.from_plain([{"state": {}}])
+
+
+def test_nodes_can_be_added_at_any_time_and_have_several_parents() -> None:
+    tree = small()
+    third = tree.add(0, {"text": "c"})
+    child = tree.add([2, third.number], {"text": "d"}, terminal=True)
+    assert (child.parents, child.depth, tree.nodes[2].children, third.children) == ((2, 3), 2, [4], [4])
+    # Reached on two ways, the root counts the value once.
+    tree.record(4, 1.0)
+    assert [n.statistics.visits for n in tree.nodes] == [1, 0, 1, 1, 1]
+    assert [n.own.visits for n in tree.nodes] == [0, 0, 0, 0, 1]
+    assert Tree.from_plain(json.loads(json.dumps(tree.to_plain()))).nodes == tree.nodes
+    assert tree.view(lambda n: n.state["text"]).splitlines()[3] == "    . d  N=1 V=1.00  also from 3"
+    # A finished node can be a parent too; then there is something below it to search.
+    below = tree.add([1, 4], {"text": "e"})
+    assert [tree.nodes[n].closed for n in (1, 4)] == [False, False]
+    assert below.depth == 2
+    for parents in ([], [1, 1], [9]):
+        with pytest.raises(InputError, match="can't be made out of"):
+            tree.add(parents, {})
+
+
+def test_what_is_in_flight_counts_as_a_visit_that_brought_nothing() -> None:
+    tree = small()
+    tree.record(2, 1.0)
+    tree.record(1, 1.0)
+    tree.reserve(2)
+    assert [n.reserved for n in tree.nodes] == [1, 0, 1]
+    assert uct(0.25)(tree.nodes[2], tree.root) == pytest.approx(0.5 + 0.25 * math.sqrt(math.log(3) / 2))
+    assert puct(1.0)(tree.nodes[2], tree.root) == pytest.approx(0.5 + math.sqrt(3) / 3)
+    tree.release(2)
+    assert [n.reserved for n in tree.nodes] == [0, 0, 0]
+    with pytest.raises(InputError, match="nothing is in flight"):
+        tree.release(2)

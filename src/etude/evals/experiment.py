@@ -3,7 +3,9 @@
 An experiment is a function(seed, settings, budget) -> dict of floats, named `module:function` on the claim. What it returns is kept in
 `FOLDER/ARM/seed-N/result.json` with everything it was asked, so that a second call with the same request runs nothing.
 
-    python -m etude.evals.experiment REQUEST.json RESULT.json
+    python -m etude.evals.experiment FOLDER [FOLDER …]
+
+answers the request.json in each folder by a result.json, or an error.txt.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import math
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ from etude.durable import json_safe, replace_file
 from etude.errors import EtudeError, InputError, nearest
 
 Experiment = Callable[[int, Mapping[str, Any], str], Mapping[str, float]]
-RESULT = "result.json"
+REQUEST, RESULT, ERROR = "request.json", "result.json", "error.txt"
 SHARED = "ETUDE_SHARED_FOLDER"
 """Variable that names, in the process of an arm, a folder that all arms and seeds of the claim share: for what several of them begin with."""
 
@@ -68,52 +71,77 @@ def run_experiment(
     seeds: Sequence[int],
     folder: Path,
     workers: int = 0,
+    together: int = 1,
     finished: Callable[[ExperimentRun], None] = lambda run: None,
 ) -> list[ExperimentRun]:
-    """Every arm with every seed, arm by arm; `workers` at a time (0: one a core). `finished` hears of each as it ends.
+    """Every arm with every seed, arm by arm; `workers` processes at a time (0: one a core). `finished` hears of each run as its process ends.
 
-    Raises InputError for an experiment that cannot be loaded, before anything is run. An arm that fails is returned as crashed.
+    together: seeds of an arm that share a process. Raises InputError for an experiment that cannot be loaded, before anything is run. An arm that fails is returned as
+    crashed.
     """
     load_experiment(name)
-    requests = [
-        (arm, seed, {"experiment": name, "seed": seed, "settings": json_safe({**common, **arm.settings}), "budget": budget}) for arm in arms for seed in seeds
+    asked = [
+        _Asked(arm.name, seed, folder / arm.name / f"seed-{seed}", {"experiment": name, "seed": seed, "settings": settings, "budget": budget})
+        for arm in arms
+        for settings in [json_safe({**common, **arm.settings})]
+        for seed in seeds
     ]
-    places = {(arm.name, seed): i for i, (arm, seed, _) in enumerate(requests)}
-    runs: list[ExperimentRun | None] = [None] * len(requests)
+    places = {(one.arm, one.seed): i for i, one in enumerate(asked)}
+    blocks = [asked[first + i : first + min(i + together, len(seeds))] for first in range(0, len(asked), len(seeds)) for i in range(0, len(seeds), together)]
+    runs: list[ExperimentRun | None] = [None] * len(asked)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        waiting = [pool.submit(_one, arm.name, seed, request, folder / arm.name / f"seed-{seed}") for arm, seed, request in requests]
+        waiting = [pool.submit(_answered, block) for block in blocks]
         try:
             for future in as_completed(waiting):
-                run = future.result()
-                runs[places[run.arm, run.seed]] = run
-                finished(run)
+                for run in future.result():
+                    runs[places[run.arm, run.seed]] = run
+                    finished(run)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [run for run in runs if run is not None]
 
 
-def _one(arm: str, seed: int, request: dict[str, Any], folder: Path) -> ExperimentRun:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / RESULT
-    values = _kept(path, request)
-    if values is None:
-        asked = folder / "request.json"
-        replace_file(asked, json.dumps(request, indent=1, ensure_ascii=False) + "\n")
+@dataclass(frozen=True)
+class _Asked:
+    """One call of an experiment, and where its answer goes."""
+
+    arm: str
+    seed: int
+    folder: Path
+    request: dict[str, Any]
+
+
+def _answered(block: Sequence[_Asked]) -> list[ExperimentRun]:
+    """The runs of a block: what was kept of earlier calls, and the rest made in one process."""
+    missing = [one for one in block if _kept(one.folder / RESULT, one.request) is None]
+    said = ""
+    if missing:
+        for one in missing:
+            one.folder.mkdir(parents=True, exist_ok=True)
+            (one.folder / ERROR).unlink(missing_ok=True)
+            replace_file(one.folder / REQUEST, json.dumps(one.request, indent=1, ensure_ascii=False) + "\n")
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-            SHARED: str(folder.parent.parent / "shared"),
+            SHARED: str(missing[0].folder.parent.parent / "shared"),
         }
-        command = [sys.executable, "-m", __spec__.name, str(asked), str(path)]
+        command = [sys.executable, "-m", __spec__.name, *(str(one.folder) for one in missing)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        values = _kept(path, request) if done.returncode == 0 else None
-        if values is None:
-            (folder / "error.txt").write_text(done.stderr)
-            said = done.stderr.strip().splitlines()[-1:] or [f"it ended with exit code {done.returncode}"]
-            return ExperimentRun(arm, seed, folder, "crashed", said[0], {})
-    return ExperimentRun(arm, seed, folder, "finished", None, values)
+        said = done.stderr.strip() or f"it ended with exit code {done.returncode}"
+    return [_run_of(one, said) for one in block]
+
+
+def _run_of(one: _Asked, said: str) -> ExperimentRun:
+    """How a call ended. said: what its process wrote, for one that it did not come to."""
+    values = _kept(one.folder / RESULT, one.request)
+    if values is not None:
+        return ExperimentRun(one.arm, one.seed, one.folder, "finished", None, values)
+    path = one.folder / ERROR
+    if not path.exists():
+        path.write_text(said + "\n")
+    return ExperimentRun(one.arm, one.seed, one.folder, "crashed", path.read_text().strip().splitlines()[-1], {})
 
 
 def _kept(path: Path, request: Mapping[str, Any]) -> dict[str, float] | None:
@@ -126,20 +154,25 @@ def _kept(path: Path, request: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The process of one arm and seed."""
-    asked, answer = map(Path, arguments)
-    request = json.loads(asked.read_text())
+    """The process of some calls: each is answered, or its error written down, whatever becomes of the others."""
+    return max((_answer(Path(folder)) for folder in arguments), default=0)
+
+
+def _answer(folder: Path) -> int:
+    request = json.loads((folder / REQUEST).read_text())
     try:
         found = load_experiment(request["experiment"])(request["seed"], request["settings"], request["budget"])
         values = {str(k): float(v) for k, v in found.items()}
+        bad = {k: v for k, v in values.items() if not math.isfinite(v)}
+        if bad or not values:
+            raise InputError(f"{request['experiment']} gave {bad or 'nothing'}; expected finite numbers by name")
     except EtudeError as error:
-        print(error, file=sys.stderr)
+        (folder / ERROR).write_text(f"{error}\n")
         return error.exit_code
-    bad = {k: v for k, v in values.items() if not math.isfinite(v)}
-    if bad or not values:
-        print(f"{request['experiment']} gave {bad or 'nothing'}; expected finite numbers by name", file=sys.stderr)
+    except Exception:
+        (folder / ERROR).write_text(traceback.format_exc())
         return 1
-    replace_file(answer, json.dumps({"request": request, "values": values}, indent=1, ensure_ascii=False) + "\n")
+    replace_file(folder / RESULT, json.dumps({"request": request, "values": values}, indent=1, ensure_ascii=False) + "\n")
     return 0
 
 

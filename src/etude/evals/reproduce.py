@@ -195,7 +195,15 @@ def _try_out(slug: str, claim: Claim, seeds: Sequence[int], folder: Path, worker
         watcher.began(list(progress.values()))
     try:
         runs = run_experiment(
-            claim.experiment, claim.arms, common=claim.common, budget=claim.budget, seeds=seeds, folder=folder, workers=workers, finished=finished
+            claim.experiment,
+            claim.arms,
+            common=claim.common,
+            budget=claim.budget,
+            seeds=seeds,
+            folder=folder,
+            workers=workers,
+            together=claim.seeds_together,
+            finished=finished,
         )
     finally:
         if watcher is not None:

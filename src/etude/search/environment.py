@@ -86,6 +86,7 @@ class EnvironmentSearch:
         children: list[list[Child]] = []
         for place, (context, (search, node)) in enumerate(zip(contexts, front, strict=True)):
             tried = completions[place * self.tries : (place + 1) * self.tries]
+            search.tokens += sum(len(completion.tokens) for completion in tried)
             different = {completion.text: completion for completion in reversed(tried)}
             made = {text: self._step(search, node, len(context), completion) for text, completion in different.items()}
             self.ledger.rollouts += sum(self._ends(node, made[completion.text]) for completion in tried)

@@ -1,7 +1,7 @@
 """The tree of a search: nodes with plain states, statistics that nobody else can change, and what is closed to further search.
 
-A node is reached from its parent by one action. What an action is, and what a state holds, is the search's business; the tree only asks that states are plain JSON
-values, so that it can be written to a file and read again.
+A node is reached from its parent by one action, or made out of several nodes (a recombination), of which the first counts as its parent. What an action is, and what
+a state holds, is the search's business; the tree only asks that states are plain JSON values, so that it can be written to a file and read again.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ class Statistics:
 class Node:
     """One state of a search.
 
-    parent, children: numbers in the tree. depth: actions from the root. prior: how likely the policy finds the action that leads here (PUCT). terminal: nothing comes
-    after it. closed: there is nothing left to search below it, since it is terminal or all its children are closed.
+    parent, children: numbers in the tree; others: its further parents, where it was made out of several nodes. depth: actions from the root. prior: how likely the
+    policy finds the action that leads here (PUCT). terminal: nothing comes after it. closed: there is nothing left to search below it, since it is terminal or all its
+    children are closed. statistics: values of this node and of all its descendants, its clade; own: its own values. reserved: work in flight at it or below.
     """
 
     number: int
@@ -48,10 +49,18 @@ class Node:
     closed: bool = False
     statistics: Statistics = Statistics()
     children: list[int] = field(default_factory=list)
+    own: Statistics = Statistics()
+    others: tuple[int, ...] = ()
+    reserved: int = 0
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """All its parents: none for the root, one for most."""
+        return () if self.parent is None else (self.parent, *self.others)
 
 
 class Tree:
-    """Nodes by number, the root being 0."""
+    """Nodes by number, the root being 0; parents have lower numbers than their children."""
 
     def __init__(self, state: Mapping[str, Any], *, terminal: bool = False) -> None:
         self.nodes = [Node(0, None, 0, copy.deepcopy(dict(state)), terminal=terminal, closed=terminal)]
@@ -78,13 +87,56 @@ class Tree:
         self._close_from(above)
         return made
 
+    def add(self, parents: int | Sequence[int], state: Mapping[str, Any], *, terminal: bool = False, prior: float = 1.0) -> Node:
+        """One more child, at any time, of a node or of several; finished attempts can be parents too. The state is copied.
+
+        Raises InputError for parents that are not there, or named twice.
+        """
+        named = (parents,) if isinstance(parents, int) else tuple(parents)
+        if not named or len(set(named)) != len(named) or not all(0 <= number < len(self.nodes) for number in named):
+            raise InputError(f"a node can't be made out of nodes {named} of a tree of {len(self.nodes)}; expected one or more different ones that are there")
+        first = self.nodes[named[0]]
+        made = Node(len(self.nodes), first.number, first.depth + 1, copy.deepcopy(dict(state)), prior, terminal, terminal, others=named[1:])
+        self.nodes.append(made)
+        for number in named:
+            self.nodes[number].children.append(made.number)
+            if not terminal:
+                self._open_from(self.nodes[number])
+        return made
+
     def record(self, number: int, value: float) -> None:
-        """Send a value from a node up to the root: each on the way counts one more visit."""
-        for node in self.path(number):
-            node.statistics = node.statistics.seen(value)
+        """Give a node a value of its own, and send it up to the root: each ancestor counts one more visit, on however many ways it is reached."""
+        node = self.nodes[number]
+        node.own = node.own.seen(value)
+        for above in self.ancestry(number):
+            above.statistics = above.statistics.seen(value)
+
+    def reserve(self, number: int) -> None:
+        """Note that something at a node is in flight: rules count it as a visit that brought nothing yet, so that parallel searches spread out."""
+        for node in self.ancestry(number):
+            node.reserved += 1
+
+    def release(self, number: int) -> None:
+        """Note that it has come back. Raises InputError for a node that nothing was reserved at."""
+        if self.nodes[number].reserved < 1:
+            raise InputError(f"nothing is in flight at node {number} of the tree; expected as many calls of release as of reserve")
+        for node in self.ancestry(number):
+            node.reserved -= 1
+
+    def ancestry(self, number: int) -> list[Node]:
+        """A node and all its ancestors, each once, latest first."""
+        path = self.path(number)
+        if not any(node.others for node in path):
+            return path[::-1]
+        found, waiting = {number}, [number]
+        while waiting:
+            fresh = [parent for parent in self.nodes[waiting.pop()].parents if parent not in found]
+            found.update(fresh)
+            waiting += fresh
+        return [self.nodes[n] for n in sorted(found, reverse=True)]
 
     def path(self, number: int) -> list[Node]:
-        """The nodes from the root to one of them, both included."""
+        """The nodes from the root to one of them, both included; where a node has several parents, by way of the first."""
         found: list[Node] = []
         at: int | None = number
         while at is not None:
@@ -100,24 +152,30 @@ class Tree:
         return [node for node in self.nodes if node.terminal]
 
     def view(self, label: Callable[[Node], str], *, depth: int = 1_000_000) -> str:
-        """The tree as text, a line a node: its label, visits and value, and whether it is terminal (`.`), closed (`-`) or open (`+`). depth: nodes below are left out."""
+        """The tree as text, a line a node: its label, visits and value, and whether it is terminal (`.`), closed (`-`) or open (`+`). depth: nodes below are left out.
+
+        A node with several parents stands under its first one, and names the others.
+        """
         lines: list[str] = []
         for node in self._walk(depth):
             mark = "." if node.terminal else "-" if node.closed else "+"
-            lines.append(f"{'  ' * node.depth}{mark} {label(node)}  N={node.statistics.visits} V={node.statistics.value:.2f}")
+            also = f"  also from {', '.join(map(str, node.others))}" if node.others else ""
+            lines.append(f"{'  ' * node.depth}{mark} {label(node)}  N={node.statistics.visits} V={node.statistics.value:.2f}{also}")
         return "\n".join(lines)
 
     def to_plain(self) -> list[dict[str, Any]]:
-        """As plain JSON values."""
+        """As plain JSON values. What is in flight is left out: whoever reads them has to begin it anew."""
         return [
             {
-                "parent": node.parent,
+                "parents": list(node.parents),
                 "state": copy.deepcopy(dict(node.state)),
                 "prior": node.prior,
                 "terminal": node.terminal,
                 "closed": node.closed,
                 "visits": node.statistics.visits,
                 "total": node.statistics.total,
+                "own_visits": node.own.visits,
+                "own_total": node.own.total,
             }
             for node in self.nodes
         ]
@@ -129,23 +187,30 @@ class Tree:
             tree = cls(plain[0]["state"])
             tree.nodes = []
             for number, values in enumerate(plain):
-                parent = values["parent"]
+                parents = values["parents"]
+                parent = parents[0] if parents else None
                 depth = 0 if parent is None else tree.nodes[parent].depth + 1
                 node = Node(number, parent, depth, copy.deepcopy(dict(values["state"])), values["prior"], values["terminal"], values["closed"])
-                node.statistics = Statistics(values["visits"], values["total"])
+                node.statistics, node.own = Statistics(values["visits"], values["total"]), Statistics(values["own_visits"], values["own_total"])
+                node.others = tuple(parents[1:])
                 tree.nodes.append(node)
-                if parent is not None:
-                    tree.nodes[parent].children.append(number)
+                for above in parents:
+                    tree.nodes[above].children.append(number)
         except (KeyError, IndexError, TypeError) as error:
             raise InputError(f"the tree can't be read: {type(error).__name__} {error}; expected the list that Tree.to_plain() gives") from error
         return tree
 
     def _close_from(self, node: Node) -> None:
         """Close a node whose children are all closed, and then perhaps those above it."""
-        at: Node | None = node
-        while at is not None and all(child.closed for child in self.children(at.number)):
-            at.closed = True
-            at = self.nodes[at.parent] if at.parent is not None else None
+        if not node.closed and all(child.closed for child in self.children(node.number)):
+            node.closed = True
+            for parent in node.parents:
+                self._close_from(self.nodes[parent])
+
+    def _open_from(self, node: Node) -> None:
+        """Open a node that has an open child again, and those above it."""
+        for above in self.ancestry(node.number):
+            above.closed = False
 
     def _walk(self, depth: int) -> Iterator[Node]:
         waiting = [0]
@@ -153,4 +218,4 @@ class Tree:
             node = self.nodes[waiting.pop()]
             yield node
             if node.depth < depth:
-                waiting += reversed(node.children)
+                waiting += [child for child in reversed(node.children) if self.nodes[child].parent == node.number]

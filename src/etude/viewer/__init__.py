@@ -4,7 +4,8 @@ Everything here reads what the run has recorded; nothing here computes with tens
 """
 
 from etude.viewer.live import LiveTable
+from etude.viewer.live_search import LiveSearch
 from etude.viewer.report import write_report
 from etude.viewer.summary import print_summary
 
-__all__ = ["LiveTable", "print_summary", "write_report"]
+__all__ = ["LiveSearch", "LiveTable", "print_summary", "write_report"]

@@ -32,6 +32,7 @@ def main_charts(record: RunRecord) -> list[DrawnChart]:
         _exploration(record),
         _exploitation(record),
         *_balance(record),
+        *_search(record),
         _over_steps(record, "Entropy", "nats per token", {"rollout/entropy": "rollouts", "eval/entropy": "held-out"}, from_zero=True),
         _over_steps(record, "KL to the start", "nats per token, on held-out tasks", {"eval/kl_to_start": "KL"}, from_zero=True),
     ]
@@ -101,6 +102,15 @@ def _balance(record: RunRecord) -> list[Chart]:
     return [
         _over_steps(record, "Balance", "of what a round kept, a task", shares, share=True),
         _over_steps(record, "Chosen settings", "at the start of a round", {"balance/temperature": "temperature", "balance/threshold": "reward threshold"}),
+    ]
+
+
+def _search(record: RunRecord) -> list[Chart]:
+    """How a search over agents grew, and how sure it is of the best."""
+    best = {"search/best_rate": "share of its trials that succeeded", "search/best_at_least": "with confidence, more than"}
+    return [
+        _over_steps(record, "The agent that would be taken", "by the search’s own trials", best, share=True),
+        _over_steps(record, "Agents", "in the archive, and changes that gave none", {"search/agents": "agents", "search/failed_changes": "failed"}),
     ]
 
 

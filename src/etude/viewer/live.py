@@ -77,11 +77,15 @@ class LiveTable(Observer):
     one plain line for every evaluation.
     """
 
+    rows = ROWS
+    """Steps that are shown at most."""
+
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
         self.console = console if console is not None else open_console()
         self.quiet = quiet
         self.drawn = self.console.is_terminal and not self.console.is_dumb_terminal and not quiet
         """True when the table is drawn; False when plain lines are printed."""
+        self.columns = COLUMNS
         self._live: Live | None = None
         self._run: Run | None = None
         self._title = ""
@@ -148,6 +152,7 @@ class LiveTable(Observer):
         parts = [self._header(self._run), self._progress(self._run)]
         if self._steps:
             parts.append(Padding(self._table(), (1, 0)))
+        parts += self.pictures()
         if self._evaluations:
             parts.append(self._held_out())
         if self._readings:
@@ -155,6 +160,15 @@ class LiveTable(Observer):
         if self._note:
             parts.append(Text(self._note, style="dim", no_wrap=True, overflow="ellipsis"))
         return Padding(Group(*parts), (1, 1, 0, 1))
+
+    @property
+    def began(self) -> bool:
+        """Whether the method was set up: one of a run that had ended already is not."""
+        return self._run is not None
+
+    def pictures(self) -> list[RenderableType]:
+        """What else there is to see, below the table of steps."""
+        return []
 
     def _header(self, run: Run) -> Text:
         line = Text(no_wrap=True, overflow="ellipsis")
@@ -185,10 +199,10 @@ class LiveTable(Observer):
 
     def _table(self) -> Table:
         # A table taller than the window would be cut at its end, which is the part that matters.
-        rows = self._steps[-max(1, min(ROWS, self.console.height - 12)) :]
+        rows = self._steps[-max(1, min(self.rows, self.console.height - 12)) :]
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("step", justify="right", no_wrap=True)
-        columns = [c for c in COLUMNS if any(math.isfinite(m.get(c[1], math.nan)) for _, m in rows)]
+        columns = [c for c in self.columns if any(math.isfinite(m.get(c[1], math.nan)) for _, m in rows)]
         while len(columns) > 1 and sum(max(7, len(title)) + 2 for title, _, _ in columns) > self.console.width - 8:
             columns.pop()
         for title, _, _ in columns:
@@ -244,7 +258,7 @@ class LiveTable(Observer):
         parts += [f"{title_of(name)} {value_text(name, metrics[name])}" for name in self._wider(metrics)]
         if self._steps:
             latest = self._steps[-1][1]
-            parts += [f"{title} {write(latest[name])}" for title, name, write in COLUMNS[1:5] if math.isfinite(latest.get(name, math.nan))]
+            parts += [f"{title} {write(latest[name])}" for title, name, write in self.columns[1:5] if math.isfinite(latest.get(name, math.nan))]
         parts.append(duration(time.monotonic() - self._began))
         return "  ".join(parts)
 

@@ -132,6 +132,7 @@ LEDGER = {
     "judged_tokens": ("Judged tokens", "read or written by model judges"),
     "trained_tokens": ("Trained tokens", "entered the loss"),
     "environment_steps": ("Environment steps", "turns that an environment answered"),
+    "task_evaluations": ("Task evaluations", "values that a search asked for"),
     "decode_steps": ("Decode steps", "engine steps, whatever the number of sequences"),
     "forward_equivalents": ("Forward equivalents", "network passes per token: forward 1, forward and backward 3"),
     "evaluation_rollouts": ("Evaluation rollouts", "held-out and probe samples; spent from no budget"),

@@ -16,10 +16,11 @@ from typing import Any, cast
 
 import yaml
 
-from etude.config import NO_STEP_LIMIT
+from etude.config import NO_MODEL, NO_STEP_LIMIT
 from etude.errors import InputError
 from etude.evals.collapse import Reading
 from etude.method import get_method
+from etude.searching import SEARCH
 from etude.summary import Exported
 
 Series = tuple[list[int], list[float]]
@@ -43,6 +44,7 @@ class RunRecord:
     trajectories: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     trees: list[dict[str, Any]] = field(default_factory=list)
+    search: dict[str, Any] = field(default_factory=dict)
     probe: list[dict[str, Any]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
@@ -133,6 +135,11 @@ class RunRecord:
         return _short(self._section("inputs").get("model"), "the model")
 
     @property
+    def subject(self) -> str:
+        """What was improved or searched, for a sentence: ' of tiny on arithmetic', or without a model ' on simulated'."""
+        return ("" if self.model == NO_MODEL else f" of {self.model}") + f" on {self.tasks}"
+
+    @property
     def tasks(self) -> str:
         return _short(self._section("inputs").get("tasks"), "its tasks")
 
@@ -160,6 +167,7 @@ def read_run(folder: Path) -> RunRecord:
     record.samples, broken_samples = _read_lines(folder / "samples.jsonl")
     trees, broken_trees = _read_lines(folder / "trees.jsonl")
     record.trees = [line for line in trees if isinstance(line.get("step"), int) and isinstance(line.get("branches"), list)]
+    record.search = _read_json(folder / SEARCH)
     readings, broken_probe = _read_lines(folder / "probe.jsonl")
     record.probe = [line for line in readings if _is_reading(line)]
     record.broken_lines = (

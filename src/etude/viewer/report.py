@@ -22,6 +22,7 @@ from etude.viewer.page import render_page
 from etude.viewer.probe import answer_rows, probe_facts
 from etude.viewer.record import RunRecord, read_run
 from etude.viewer.samples import attempts, pairs, readable
+from etude.viewer.search_trees import BAR, MOST_DETAILS, drawn_searches
 from etude.viewer.trees import chosen_trees
 from etude.viewer.wording import headline, remarks
 
@@ -98,6 +99,9 @@ def render(record: RunRecord) -> str:
         pair_counts=Counter(p.change for p in found[:MOST_PAIRS]),
         before_step=found[0].before.step if found else 0,
         after_step=found[0].after.step if found else 0,
+        searches=drawn_searches(record.search),
+        bar_width=BAR,
+        most_details=MOST_DETAILS,
         trees=chosen_trees(record.trees),
         attempts=tried,
         attempt_steps=sorted({a.step for a in tried}),

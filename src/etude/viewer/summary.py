@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from etude.searching import SEARCH
 from etude.summary import Summary
 from etude.viewer.changes import changes, difference_text
 from etude.viewer.live import open_console
@@ -76,11 +77,12 @@ def _cost(record: RunRecord) -> Table:
 
 def places(summary: Summary, report: Path | None, model: Path | None) -> list[tuple[str, str]]:
     """Where things are and the commands that go on from here, as (name, text)."""
-    folder = shlex.quote(str(summary.folder))
     found = [("run", str(summary.folder))]
     if report is not None:
         found.append(("report", str(report)))
-    if model is not None:
+    if model is not None and (model / SEARCH).is_file():
+        found.append(("result", str(model)))
+    elif model is not None:
         found.append(("model", str(model)))
         if summary.exported is not None:
             found.append(("weights", weights_text(summary.exported, summary.score_key)))
@@ -89,5 +91,15 @@ def places(summary: Summary, report: Path | None, model: Path | None) -> list[tu
     taken = summary.exported["score"] if summary.exported is not None else None
     if summary.best is not None and (taken is None or taken < summary.best["score"]):
         found.append(("best", f"step {summary.best['step']:.0f}, {title_of(summary.score_key)} {value_text(summary.score_key, summary.best['score'])}"))
-    found.append(("go on", f"etude train --resume {folder}" + (f" --steps {2 * summary.step}" if summary.status == "finished" and summary.step else "")))
-    return found
+    return [*found, ("go on", _going_on(summary))]
+
+
+def _going_on(summary: Summary) -> str:
+    """The command that goes on with the run, with more to spend where it has come to its end."""
+    folder = shlex.quote(str(summary.folder))
+    ended = summary.status == "finished"
+    if (summary.folder / SEARCH).is_file():
+        evaluations = summary.ledger.task_evaluations
+        spent = ended and evaluations and summary.reason.startswith("the budget")
+        return f"etude search --resume {folder}" + (f" --budget {2 * evaluations}-evaluations" if spent else "")
+    return f"etude train --resume {folder}" + (f" --steps {2 * summary.step}" if ended and summary.step else "")

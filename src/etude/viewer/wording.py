@@ -38,8 +38,9 @@ def headline(record: RunRecord) -> str:
     if not record.steps:
         return f"{record.method} on {record.tasks}: nothing is recorded yet"
     if record.primary is None:
-        return f"{record.method} trained {record.model} on {record.tasks} {span}; nothing was measured on held-out tasks"
-    what = f"held-out {title_of(record.primary)} of {record.model} on {record.tasks}"
+        worked = "searched" if record.search else f"trained {record.model}"
+        return f"{record.method} {worked} on {record.tasks} {span}; nothing was measured on held-out tasks"
+    what = f"held-out {title_of(record.primary)}{record.subject}"
     change = change_of(record, record.primary)
     if change is None:
         step, value = (column[0] for column in record.series(record.primary))
