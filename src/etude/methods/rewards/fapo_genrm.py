@@ -55,7 +55,7 @@ class FAPOGenRMConfig(DAPOConfig):
     config=FAPOGenRMConfig,
     claim=Claim(
         statement="A judge that is rewarded for how near it names the first wrong step, beside its verdict, learns to find flaws and not to guess that there are some.",
-        expectation="From a judge that was taught to check and to name any other step in half of the cases in which it finds a flaw, on the same number of rollouts, "
+        expectation="From a judge that was taught to check, and then to name any other step in half of the cases in which it finds a flaw, on the same number of rollouts, "
         "the share of flawed held-out solutions whose first wrong step is named exactly is more than 5 points higher with the distance in the reward than "
         "by the verdict alone, and solutions are not judged worse; with the distance to any step it is not.",
         arms=(
@@ -68,10 +68,14 @@ class FAPOGenRMConfig(DAPOConfig):
             "model": "tiny",
             "tasks": "max5-flaws:sums=3,high=5",
             "warm_tasks": "max5-flaws:sums=3,high=5,misnames=0.5",
-            "warm_steps": 120,
+            "skill_tasks": "max5-flaws:sums=3,high=5",
+            "skill_steps": 120,
+            "skill_tasks_per_step": 32,
+            "skill_lr": 2e-3,
+            "skill_schedule": "linear",
+            "warm_steps": 12,
             "warm_tasks_per_step": 32,
-            "warm_lr": 2e-3,
-            "warm_schedule": "linear",
+            "warm_lr": 5e-4,
             "tasks_per_step": 12,
             "group_size": 8,
             "overlong_weight": 0.0,
@@ -81,7 +85,7 @@ class FAPOGenRMConfig(DAPOConfig):
             "evaluate_every": 12,
         },
         experiment="etude.experiments.flawed_steps:first_wrong_steps",
-        budget="2304-rollouts",
+        budget="1536-rollouts",
         tests=(
             Comparison("first wrong step named exactly", "fapo-genrm", "verdict alone", Final("located"), margin=0.05),
             Comparison("sound solutions are still cleared", "fapo-genrm", "verdict alone", Final("cleared"), margin=-0.05),
@@ -109,10 +113,11 @@ class FAPOGenRMConfig(DAPOConfig):
         "slips it locates 69.1 %, clears 72.3 % and is right in 74.5 % of what it flags. With slips=0.4 in them (35.9, 41.4 and 56.3 %) 20 steps of 96 at 3e-4 "
         "made it name the right step in 71 % of the flaws it saw, 38 % before, but it saw fewer of them (recall from 79 % to 41 %, cleared from 35.9 % to 82.6 "
         "%): probably because what looks like a flaw then often is a misjudged sound step. So slips are left out, and only the naming is taught wrongly, by "
-        "misnames. This last form was not tried before it was started on the reported seeds. There, of four seeds, the start saw 50 % to 55 % of the flaws and "
-        "cleared 58 % to 64 % of sound solutions, so it hardly checks, and FAPO's arm went to 'no flaw' again (located from 25 to 27 % to 16 to 21 %, cleared "
-        "84 to 96 %). Hence the preconditions on the start, which were added then. Not tried: lessons in checking without misnames first, and a few with them "
-        "after that.",
+        "misnames. Taught so from the beginning it "
+        "hardly checks: on six reported seeds (1000 to 1005; an earlier form of this claim, which was not supported) the start saw 54 % of the flaws and cleared 58 % of "
+        "sound solutions, and both arms went to 'no flaw' (located from 26.9 % to 18.1 and 18.9 %). Hence the preconditions, and 120 lessons in checking alone before 12 "
+        "with misnames, at a lower rate. With that, on seed 0 and 1536 rollouts: located from 48.1 % to 59.9 %, by the verdict alone to 43.8 %; cleared from 80.4 % to "
+        "92.9 and 91.5 %.",
         seeds=reported_seeds(6),
         quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "eval_tasks": 16, "tasks_per_step": 4, "group_size": 4, "evaluate_every": 1},
     ),
