@@ -19,25 +19,26 @@ import time
 from dataclasses import asdict
 from email.parser import Parser
 from pathlib import Path
+from typing import Any
 
 from etude.errors import EtudeError, InputError
 from etude.tasks.repos.bank import Package, make_tasks, with_splits, write_bank
 from etude.tasks.repos.store import GitStore
 from etude.tasks.repos.testing import TestRunner
 
-PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "cachetools": ("8.0.2", ()),
-    "inflection": ("0.5.1", ()),
-    "munch": ("4.0.0", ()),
-    "parse": ("1.22.4", ()),
-    "schema": ("0.7.8", ()),
-    "semver": ("3.1.2", ()),
-    "simpleeval": ("1.0.8", ()),
-    "tabulate": ("0.10.0", ()),
-    "toolz": ("1.2.0", ()),
-    "xmltodict": ("1.0.4", ()),
+PACKAGES = {
+    "cachetools": "8.0.2",
+    "inflection": "0.5.1",
+    "munch": "4.0.0",
+    "parse": "1.22.4",
+    "schema": "0.7.8",
+    "semver": "3.1.2",
+    "simpleeval": "1.0.8",
+    "tabulate": "0.10.0",
+    "toolz": "1.2.0",
+    "xmltodict": "1.0.4",
 }
-"""Name -> version, and files that are left out, since they need what is not there."""
+"""Name -> version."""
 LICENCES = re.compile(r"\b(MIT|BSD|Apache)\b")
 
 
@@ -51,7 +52,15 @@ def fetch(name: str, version: str, folder: Path) -> Path:
     return found[0]
 
 
-def unpack(archive: Path, folder: Path, left_out: tuple[str, ...]) -> tuple[Path, str]:
+def clean_package(name: str) -> tuple[Package, str]:
+    """The repository of a package, as a tree in a store of its own, and its licence."""
+    with tempfile.TemporaryDirectory() as scratch:
+        root, licence = unpack(fetch(name, PACKAGES[name], Path(scratch)), Path(scratch) / "source")
+        store = GitStore()
+        return Package(name, store, store.from_folder(root)), licence
+
+
+def unpack(archive: Path, folder: Path) -> tuple[Path, str]:
     """The unpacked repository without what the packaging added, and its licence. Raises InputError for another licence."""
     with tarfile.open(archive) as opened:
         opened.extractall(folder, filter="data")
@@ -60,9 +69,8 @@ def unpack(archive: Path, folder: Path, left_out: tuple[str, ...]) -> tuple[Path
     if not LICENCES.search(licence):
         raise InputError(f"{archive.name} says its licence is {licence!r}; expected MIT, BSD or Apache")
     for path in sorted(root.rglob("*"), reverse=True):
-        inside = path.relative_to(root)
-        added = inside.as_posix() == "PKG-INFO" or any(part.endswith(".egg-info") for part in inside.parts)
-        if path.is_file() and (added or inside.as_posix() in left_out):
+        parts = path.relative_to(root).parts
+        if path.is_file() and (parts == ("PKG-INFO",) or any(part.endswith(".egg-info") for part in parts)):
             path.unlink()
     return root, licence
 
@@ -88,34 +96,26 @@ def main() -> None:
         sys.exit(f"{chosen.folder} is not empty; expected a new folder")
     runner, began = TestRunner(seconds=60, workers=chosen.workers), time.monotonic()
     packages: list[Package] = []
-    tasks: list[dict] = []
-    made: dict[str, dict] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in chosen.packages:
-            version, left_out = PACKAGES[name]
-            try:
-                place = Path(scratch) / name
-                place.mkdir()
-                root, licence = unpack(fetch(name, version, place), place / "source", left_out)
-                store = GitStore()
-                package = Package(name, store, store.from_folder(root))
-                rows, tally = make_tasks(package, runner, count=chosen.count, seed=chosen.seed, said=print)
-            except EtudeError as error:
-                print(f"{name} is left out: {error}", file=sys.stderr)
-                continue
-            packages.append(package)
-            tasks += rows
-            made[name] = {"version": version, "licence": licence, **asdict(tally)}
-            print(f"{name} {version} ({licence}): {tally} after {time.monotonic() - began:.0f} s", flush=True)
-        if not tasks:
-            sys.exit("no package gave a task")
-        tasks = with_splits(tasks, chosen.hold_out)
-        write_bank(chosen.folder, packages, tasks)
+    tasks: list[dict[str, Any]] = []
+    made: dict[str, dict[str, Any]] = {}
+    for name in chosen.packages:
+        try:
+            package, licence = clean_package(name)
+            rows, tally = make_tasks(package, runner, count=chosen.count, seed=chosen.seed, said=lambda text: print(text, flush=True))
+        except EtudeError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+            continue
+        packages.append(package)
+        tasks += rows
+        made[name] = {"version": PACKAGES[name], "licence": licence, **asdict(tally)}
+        print(f"{name} {PACKAGES[name]} ({licence}): {tally} after {time.monotonic() - began:.0f} s", flush=True)
+    runner.close()
+    tasks = with_splits(tasks, chosen.hold_out)
+    write_bank(chosen.folder, packages, tasks)
     counts = {split: sum(task["split"] == split for task in tasks) for split in ("train", "test")}
     about = {"packages": made, "tasks": counts, "seed": chosen.seed, "hold_out": chosen.hold_out, "python": sys.version.split()[0]}
     (chosen.folder / "bank.json").write_text(json.dumps(about, indent=1) + "\n")
     print(f"{counts['train']} tasks to train on, {counts['test']} held out, in {chosen.folder} ({time.monotonic() - began:.0f} s)")
-    runner.close()
 
 
 if __name__ == "__main__":

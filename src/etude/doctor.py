@@ -29,6 +29,7 @@ EXTRAS = {
     "smollm2": "the embedded 135M-parameter instruct model (--model smollm2)",
     "gym": "reasoning-gym data sets (--tasks gym:NAME)",
     "textworld": "text adventures (--tasks textworld:FOLDER)",
+    "repos": "software tasks: repositories with failing tests (--tasks repos:FOLDER)",
     "math": "compare free-form mathematical answers",
     "translation": "chrF and BLEU of translations (--external-metric chrf, --eval-metrics chrf)",
     "remote": "measure models behind OpenAI-compatible endpoints (etude eval http://host:port/v1#model)",

@@ -86,6 +86,10 @@ class HumanEval(FiniteTasks):
         problem = self._problems[task.id]
         return f"```python\n{problem.prompt}{problem.solution}\n```" if problem.solution else None
 
+    def close(self) -> None:
+        """End the jail's processes; they end with this process in any case."""
+        self._jail.close()
+
     def _tried(self, problem: Problem, text: str) -> str:
         """passed, failed, or broken where the function could not be defined."""
         defined, passed = (secrets.token_hex(8) for _ in range(2))

@@ -13,6 +13,7 @@ from etude.tasks.base import EPISODE_TAGS, Environment, EnvironmentStep
 from etude.tasks.repos.actions import Action, action_in, edited, found, listed, viewed
 from etude.tasks.repos.store import GitError, plain_path
 from etude.tasks.repos.testing import TestReport
+from etude.tasks.repos.verdict import with_hidden_tests
 from etude.types import Message, Task
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ class RepositoryEnvironment(Environment):
 
     def reset(self, task: Task) -> Sequence[Message]:
         self._task, self._progress = task, Progress()
-        _, self._tree = self._place()
+        store, self._tree = self._place()
+        # A task that nothing could judge is refused before an attempt is made.
+        with_hidden_tests(store, self._tasks.instance(task), self._tree)
         return task.opening
 
     def step(self, text: str) -> EnvironmentStep:
@@ -72,10 +75,10 @@ class RepositoryEnvironment(Environment):
         progress.turns += 1
         info: dict[str, Any] = {"tool_calls": 1, "tool_errors": 0}
         try:
-            action = action_in(text)
+            action = action_in(plain_text(text))
             said = "" if action.verb == "submit" else self._carried_out(action, info)
             done = action.verb == "submit"
-        except InputError as error:
+        except (InputError, GitError) as error:
             progress.invalid_actions += 1
             said, done, info["tool_errors"] = f"Error: {error}", False, 1
         left = self._tasks.max_turns - progress.turns
@@ -83,7 +86,7 @@ class RepositoryEnvironment(Environment):
         if done or left <= 0:
             return self._handed_in(info)
         reminder = f"\n[{left} turn{'s' if left > 1 else ''} left]" if left <= LAST_TURNS else ""
-        return EnvironmentStep((Message("user", said + reminder),), info=info)
+        return EnvironmentStep((Message("user", plain_text(said) + reminder),), info=info)
 
     def snapshot(self) -> dict[str, Any]:
         """The state as plain JSON values: the tree, the patch that makes it from the start, and what was done. Another process can go on from it."""
@@ -156,6 +159,11 @@ class RepositoryEnvironment(Environment):
             "invalid_actions": done.invalid_actions,
             "empty_patch": self._tree == start,
         }
+
+
+def plain_text(text: str) -> str:
+    """A text without what is no Unicode: bytes of a file that is in another encoding, and zeros."""
+    return text.replace("\0", "?").encode("utf-8", "replace").decode()
 
 
 def shown(report: TestReport, limit: int) -> str:

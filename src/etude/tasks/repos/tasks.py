@@ -27,6 +27,8 @@ OPTIONS = {
     "output": "characters of a run that are shown",
     "workers": "runs at once",
 }
+MOST_VISIBLE = 10
+"""Failing tests that a prompt names."""
 _PATCH = re.compile(r"```(?:diff|patch)[^\S\n]*\n(.*?)```", re.DOTALL)
 
 
@@ -122,6 +124,12 @@ class RepositoryTasks(FiniteTasks):
     def environment(self) -> Environment:
         return RepositoryEnvironment(self)
 
+    def close(self) -> None:
+        """End the jail's processes and remove the private object stores; both end with this process in any case."""
+        self.runner.close()
+        for store in self._stores.values():
+            store.close()
+
     def _start(self, instance: Instance) -> str:
         try:
             return self._stores[instance.repo].tree_of(instance.base_commit)
@@ -151,7 +159,9 @@ def _task(instance: Instance, store: GitStore, start: str) -> Task:
     top = dict.fromkeys(path.split("/", 1)[0] + ("/" if "/" in path else "") for path in store.paths(start))
     parts = [INSTRUCTION, f"The repository: {' '.join(top)}", f"The issue:\n{instance.problem.strip()}"]
     if instance.visible:
-        parts.append("Tests that fail now and should pass:\n" + "\n".join(instance.visible))
+        more = len(instance.visible) - MOST_VISIBLE
+        named = [*instance.visible[:MOST_VISIBLE], *([f"and {more} more"] if more > 0 else [])]
+        parts.append("Tests that fail now and should pass:\n" + "\n".join(named))
     return Task(instance.id, (Message("user", "\n\n".join(parts)),), info={"instance": instance.id, "repo": instance.repo})
 
 

@@ -42,12 +42,17 @@ def is_protected(path: str) -> bool:
     )
 
 
-def judged_tree(store: GitStore, instance: Instance, start: str, tree: str) -> tuple[str, tuple[str, ...]]:
-    """The tree that the hidden tests run on, and the protected files that were put back. Raises InputError where the instance's own test patch does not fit."""
+def with_hidden_tests(store: GitStore, instance: Instance, start: str) -> str:
+    """What an instance starts from, with its hidden tests. Raises InputError where its test patch does not fit."""
     try:
-        with_tests = store.apply(start, instance.test_patch)
+        return store.apply(start, instance.test_patch)
     except GitError as error:
         raise InputError(f"{instance.place}: test_patch of {instance.id!r} does not fit its base commit: {error}") from error
+
+
+def judged_tree(store: GitStore, instance: Instance, start: str, tree: str) -> tuple[str, tuple[str, ...]]:
+    """The tree that the hidden tests run on, and the protected files that were put back."""
+    with_tests = with_hidden_tests(store, instance, start)
     hidden = store.changed(start, with_tests)
     protected = [path for path in store.changed(start, tree) if is_protected(path)]
     restored = store.with_files_of(tree, start, [path for path in protected if path not in hidden])
