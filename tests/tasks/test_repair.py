@@ -10,6 +10,7 @@ from etude.errors import InputError
 from etude.ledger import Ledger
 from etude.models.language import LanguageModel
 from etude.models.sampling import SamplingParams, stream_key
+from etude.rewards import judge
 from etude.rollouts import EpisodeRequest, run_episodes
 from etude.search import EnvironmentSearch, Limits, grow, uct
 from etude.tasks.base import EPISODE_TAGS
@@ -70,7 +71,7 @@ def test_lessons_solve_their_tasks_unless_they_slip() -> None:
             solved, longest = solved + steps[-1].reward, max(longest, len(said))
         return solved / 40, longest
 
-    assert share(0.0) == (1.0, 12)
+    assert share(0.0) == (1.0, 6)
     assert 0.5 < share(0.3)[0] < 0.9
 
 
@@ -80,6 +81,8 @@ def test_a_policys_episodes_and_searches_carry_what_the_world_says_of_them() -> 
     (attempt,) = run_episodes(policy, [EpisodeRequest(tasks.train_task(0, 0), 0, 7)], tasks, params, max_turns=3, ledger=Ledger())
     assert attempt.tags["turns"] == 3
     assert {"edits", "test_runs", "invalid_actions", "empty_patch", "tool_calls", "environment_reward"} <= attempt.tags.keys()
+    judge([attempt], tasks)
+    assert {"turns", "edits", "invalid_actions", "correct", "environment"} <= attempt.rewards.keys()
     with EnvironmentSearch(policy, tasks, params, tries=1, max_turns=3, ledger=Ledger(), stream=lambda task, place, node, i: stream_key(node, i)) as search:
         (grown,) = search.plant([tasks.train_task(0, 0)], Random)
         grow([grown], search.expand, search.evaluate, limits=Limits(1, 3), rule=uct())

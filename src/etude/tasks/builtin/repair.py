@@ -11,7 +11,7 @@ nobody sees, decide. `tiny` was not taught the task: imitate first.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, Unpack
 
@@ -19,13 +19,15 @@ from etude.errors import InputError
 from etude.tasks.base import EPISODE_TAGS, Environment, EnvironmentStep
 from etude.tasks.builtin.generated import FamilyOptions, GeneratedTaskSet, Problem
 from etude.tasks.small_language import FAILED, run_program
-from etude.types import Message, Task
+from etude.types import Message, Task, Trajectory
 
 OK, CANNOT = "ok", FAILED
 INPUTS = range(2, 10)
 """What x is tried with, in examples and hidden tests."""
 AGAIN = 0.5
 """Of the lessons with a wrong edit, the share that goes on to another one."""
+COUNTED = ("turns", "edits", "test_runs", "invalid_actions", "empty_patch")
+"""What is told of an episode, as tags and as components without weight."""
 _TOKEN = re.compile(r"out|\d+|[a-z]|[-+*=]")
 
 
@@ -43,7 +45,7 @@ class Repair(GeneratedTaskSet):
         "examples, or 'submit' when they are right."
     )
 
-    def __init__(self, *, statements: int = 3, shown: int = 2, turns: int = 12, wrong_first: float = 0.5, **options: Unpack[FamilyOptions]) -> None:
+    def __init__(self, *, statements: int = 3, shown: int = 2, turns: int = 8, wrong_first: float = 0.5, **options: Unpack[FamilyOptions]) -> None:
         super().__init__(**options)
         if not 2 <= statements <= 4 or not 1 <= shown <= 4:
             raise InputError(f"statements is {statements}, shown {shown}; expected 2 to 4 and 1 to 4")
@@ -101,6 +103,10 @@ class Repair(GeneratedTaskSet):
         for action in self.work(task, Random(f"{task.id}/conversation/{seed}"), self.slips)[0]:
             messages += [Message("assistant", action), *environment.step(action).messages]
         return messages
+
+    def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
+        """What was counted of an episode; the environment has judged it."""
+        return {name: float(value) for name, value in trajectory.tags.items() if name in COUNTED}
 
     def environment(self) -> Environment:
         return RepairEnvironment(self)

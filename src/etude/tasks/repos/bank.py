@@ -77,7 +77,7 @@ def make_tasks(
     """
     clean, random, tally = clean_report(package, runner), Random(f"{package.name}/{seed}"), Tally()
     tasks: list[dict[str, Any]] = []
-    for path, fault in _candidates(package, random):
+    for path, fault in _candidates(package, clean, random):
         if len(tasks) == count:
             break
         row = _task(package, runner, clean, path, fault, random, f"{package.name}-{len(tasks) + 1}", tally)
@@ -89,11 +89,12 @@ def make_tasks(
     return tasks, tally
 
 
-def _candidates(package: Package, random: Random) -> Iterator[tuple[str, Fault]]:
+def _candidates(package: Package, clean: TestReport, random: Random) -> Iterator[tuple[str, Fault]]:
     """Faults in an order in which functions come again late, and kinds alternate."""
     found: list[tuple[str, Fault]] = []
+    tests = {file_of(test) for test in clean.passed}
     for path in package.store.paths(package.tree):
-        if path.endswith(".py") and not is_protected(path) and NO_SOURCE.isdisjoint(path.split("/")):
+        if path.endswith(".py") and not is_protected(path) and path not in tests and NO_SOURCE.isdisjoint(path.split("/")):
             found += [(path, fault) for fault in faults(package.store.read(package.tree, path))]
     random.shuffle(found)
     seen: dict[object, int] = {}

@@ -16,7 +16,7 @@ from etude.tasks.repos.instances import Instance, read_instances
 from etude.tasks.repos.store import GitError, GitStore
 from etude.tasks.repos.testing import TestRunner
 from etude.tasks.repos.verdict import Verdict, verdict
-from etude.types import Message, Task
+from etude.types import Message, Task, Trajectory
 
 BANK, REPOSITORIES = "tasks.jsonl", "repositories"
 """What a bank's folder holds: the tasks, and a folder with a bundle for each repository."""
@@ -27,6 +27,8 @@ OPTIONS = {
     "output": "characters of a run that are shown",
     "workers": "runs at once",
 }
+COUNTED = ("edits", "test_runs", "invalid_actions", "empty_patch", "forged")
+"""Tags of an episode that are recorded as components too, without weight."""
 MOST_VISIBLE = 10
 """Failing tests that a prompt names."""
 _PATCH = re.compile(r"```(?:diff|patch)[^\S\n]*\n(.*?)```", re.DOTALL)
@@ -120,6 +122,12 @@ class RepositoryTasks(FiniteTasks):
         except GitError:
             return {"correct": 0.0, "applies": 0.0}
         return {"correct": float(self.judge(task, tree).resolved), "applies": float(tree != start)}
+
+    def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
+        """Of an episode, what was counted of it; the environment has judged it. Else the verdict on the text as a patch."""
+        if "environment_reward" not in trajectory.tags:
+            return super().verify_trajectory(trajectory)
+        return {name: float(trajectory.tags[name]) for name in COUNTED if name in trajectory.tags}
 
     def environment(self) -> Environment:
         return RepositoryEnvironment(self)

@@ -54,7 +54,7 @@ def judged_tree(store: GitStore, instance: Instance, start: str, tree: str) -> t
     """The tree that the hidden tests run on, and the protected files that were put back."""
     with_tests = with_hidden_tests(store, instance, start)
     hidden = store.changed(start, with_tests)
-    protected = [path for path in store.changed(start, tree) if is_protected(path)]
+    protected = [path for path in store.changed(start, tree) if is_protected(path) or path in instance.test_files]
     restored = store.with_files_of(tree, start, [path for path in protected if path not in hidden])
     return store.with_files_of(restored, with_tests, hidden), tuple(protected)
 
