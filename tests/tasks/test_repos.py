@@ -14,10 +14,11 @@ from sandbox.test_jail import needs_bwrap
 from etude.errors import InputError
 from etude.tasks.base import EPISODE_TAGS, EnvironmentStep
 from etude.tasks.loading import load_tasks
-from etude.tasks.repos import GitError, GitStore, RepositoryEnvironment, RepositoryTasks, TestReport, read_instances
+from etude.tasks.repos import GitError, GitStore, Instance, RepositoryEnvironment, RepositoryTasks, TestReport, read_instances
 from etude.tasks.repos.actions import Action, action_in, edited, found, listed, viewed
 from etude.tasks.repos.environment import shown
 from etude.tasks.repos.store import plain_path
+from etude.tasks.repos.verdict import counted
 
 SOURCE, TESTS = "src/clock/__init__.py", "tests/test_clock.py"
 RIGHT = b"def minutes(hours):\n    return hours * 60\n"
@@ -207,6 +208,22 @@ def test_ways_around_the_tests_are_worth_nothing(tasks: RepositoryTasks, path: s
     tree = store.with_files(start, {path: (new if not old else store.read(start, path).decode().replace(old, new)).encode()})
     judged = tasks.judge(tasks.held_out()[0], tree)
     assert (judged.resolved, judged.forged, bool(judged.protected)) == (False, forged, protected)
+
+
+def test_every_test_that_decides_has_to_pass() -> None:
+    fail, keep = tuple(f"t.py::f{i}" for i in range(2)), tuple(f"t.py::k{i}" for i in range(4))
+    instance = Instance("i", "r", "c", "", "", "p", fail, keep)
+
+    def judged(complete: bool = True, **others: str) -> tuple[bool, float, float]:
+        outcomes = {test: others.get(test[-2:], "passed") for test in (*fail, *keep)}
+        found = counted(instance, TestReport(outcomes, complete=complete))
+        return found.resolved, found.fail_to_pass, found.pass_to_pass
+
+    assert judged() == (True, 1.0, 1.0)
+    assert judged(f1="failed") == (False, 0.5, 1.0)
+    assert judged(k0="skipped") == (False, 1.0, 0.75)
+    assert judged(f0="error", k1="failed", k2="missing") == (False, 0.5, 0.5)
+    assert judged(complete=False) == (False, 0.0, 0.0)
 
 
 def test_a_run_of_tests_is_shown_without_what_varies() -> None:
