@@ -9,14 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sandbox.test_jail import needs_bwrap
 
 from etude.errors import InputError
 from etude.tasks.base import EPISODE_TAGS, EnvironmentStep
 from etude.tasks.loading import load_tasks
 from etude.tasks.repos import GitError, GitStore, Instance, RepositoryEnvironment, RepositoryTasks, TestReport, read_instances
-from etude.tasks.repos.actions import Action, action_in, edited, found, listed, viewed
+from etude.tasks.repos.actions import Action, action_in, edited, found, listed, occurrences, viewed
 from etude.tasks.repos.environment import shown
+from etude.tasks.repos.lessons import replacements
 from etude.tasks.repos.store import plain_path
 from etude.tasks.repos.verdict import counted
 
@@ -164,6 +167,28 @@ def test_an_episode_that_mends_the_fault(tasks: RepositoryTasks) -> None:
     environment.restore(before)
     left = environment.step("submit")
     assert (left.reward, left.info[EPISODE_TAGS]["empty_patch"]) == (0.0, True)
+
+
+@needs_bwrap
+def test_a_lesson_carries_out_the_solution(tasks: RepositoryTasks) -> None:
+    (task,) = tasks.held_out()
+    lesson = tasks.conversation(task, 0) or ()
+    turns = [message.content for message in lesson if message.role == "assistant"]
+    assert turns == [f"<action>{action}</action>" for action in (f"view {SOURCE} 1-7", EDIT, "test", "submit")]
+    environment = begun(tasks)
+    steps = [environment.step(turn) for turn in turns]
+    assert [m for step in steps for m in step.messages] == [m for m in lesson if m.role == "user"][1:]
+    assert steps[-1].reward == 1.0
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=12), st.lists(st.sampled_from("abcd"), max_size=12))
+def test_replacements_of_unique_texts_make_one_text_of_another(before: list[str], after: list[str]) -> None:
+    old, new = ("".join(f"{line}\n" for line in lines) for lines in (before, after))
+    text, steps = old, replacements(old, new)[1]
+    for gone, instead in steps:
+        assert not gone or occurrences(text, gone) == 1
+        text = text.replace(gone, instead, 1) if gone else instead
+    assert text == new
 
 
 @needs_bwrap

@@ -133,13 +133,21 @@ def edited(store: GitStore, tree: str, action: Action) -> tuple[str, str]:
     # The last line of a file may end without a newline, which the form cannot say.
     if old not in text and not text.endswith("\n") and text.endswith(old[:-1]):
         old, new = old[:-1], new.removesuffix("\n")
-    count = text.count(old)
+    count = occurrences(text, old)
     if count != 1:
         advice = _advice(text, old) if count == 0 else "; take in more lines around the place"
         raise InputError(f"the text between SEARCH and ======= occurs {count} times in {path}; expected exactly once{advice}")
     if old == new:
         raise InputError("the old and the new lines are the same; nothing was changed")
     return _written(store, tree, path, text.replace(old, new)), path
+
+
+def occurrences(text: str, part: str) -> int:
+    """How often a text holds a part, places that overlap included."""
+    count, at = 0, text.find(part)
+    while at >= 0:
+        count, at = count + 1, text.find(part, at + 1)
+    return count
 
 
 def _written(store: GitStore, tree: str, path: str, text: str) -> str:

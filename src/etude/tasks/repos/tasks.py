@@ -13,6 +13,7 @@ from etude.tasks.options import settings_in
 from etude.tasks.repos.actions import CLOSE, INSTRUCTION
 from etude.tasks.repos.environment import RepositoryEnvironment
 from etude.tasks.repos.instances import Instance, read_instances
+from etude.tasks.repos.lessons import solution_actions
 from etude.tasks.repos.store import GitError, GitStore
 from etude.tasks.repos.testing import TestRunner
 from etude.tasks.repos.verdict import Verdict, verdict
@@ -122,6 +123,18 @@ class RepositoryTasks(FiniteTasks):
         except GitError:
             return {"correct": 0.0, "applies": 0.0}
         return {"correct": float(self.judge(task, tree).resolved), "applies": float(tree != start)}
+
+    def conversation(self, task: Task, seed: int) -> Sequence[Message] | None:
+        """An episode that carries out the solution; None where the instance has none, or where actions cannot carry it out in the turns that there are."""
+        store, start = self.start_of(task)
+        turns = solution_actions(store, start, self.instance(task).patch) if self.instance(task).patch else None
+        if turns is None or len(turns) > self.max_turns:
+            return None
+        environment = self.environment()
+        messages = list(environment.reset(task))
+        for turn in turns:
+            messages += [Message("assistant", turn), *environment.step(turn).messages]
+        return messages
 
     def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
         """Of an episode, what was counted of it; the environment has judged it. Else the verdict on the text as a patch."""
