@@ -35,7 +35,6 @@ PACKAGES = {
     "semver": "3.1.2",
     "simpleeval": "1.0.8",
     "tabulate": "0.10.0",
-    "toolz": "1.2.0",
     "xmltodict": "1.0.4",
 }
 """Name -> version."""

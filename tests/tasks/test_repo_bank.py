@@ -28,6 +28,7 @@ def f(a, b=3, *, strict=True):
 
     # The sum, in é.
     total = a + b  # 1 + 2
+    unset = [each for each in (a, b)]
     if not strict and a < b <= LIMIT:
         total = max(a, total)
     return total - 1 if total in (10, 20) or b else ","
@@ -50,12 +51,20 @@ def test_faults_are_small_replacements_of_every_kind() -> None:
         ("swapped-arguments", "a, total", "total, a"),
         ("off-by-one", "10", "11"),
         ("constant", '","', "''"),
-        ("variable", "total", "a"),
+        ("variable", "total", "unset"),
     }
     for fault in faults(MODULE):
         ast.parse(fault.applied(MODULE))
         assert fault.applied(MODULE) != MODULE
         assert fault.function == "f"
+        # Another variable is one that has a value by then.
+        assert fault.kind != "variable" or fault.replacement in {
+            "a",
+            "b",
+            "strict",
+            *(("total",) if fault.line > 13 else ()),
+            *(("unset",) if fault.line > 14 else ()),
+        }
         # Documentation, comments and the module's own constants stay.
         assert b'"""Not 1 < 2."""' in fault.applied(MODULE)
         assert b"# The sum, in \xc3\xa9." in fault.applied(MODULE)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sandbox.test_jail import needs_bwrap
 
 from etude.errors import InputError
+from etude.sandbox import Result
 from etude.tasks.base import EPISODE_TAGS, EnvironmentStep
 from etude.tasks.loading import load_tasks
 from etude.tasks.repos import GitError, GitStore, Instance, RepositoryEnvironment, RepositoryTasks, TestReport, read_instances
@@ -21,6 +22,7 @@ from etude.tasks.repos.actions import Action, action_in, edited, found, listed, 
 from etude.tasks.repos.environment import shown
 from etude.tasks.repos.lessons import replacements
 from etude.tasks.repos.store import plain_path
+from etude.tasks.repos.testing import report_of
 from etude.tasks.repos.verdict import counted
 
 SOURCE, TESTS = "src/clock/__init__.py", "tests/test_clock.py"
@@ -251,12 +253,16 @@ def test_every_test_that_decides_has_to_pass() -> None:
     assert judged(complete=False) == (False, 0.0, 0.0)
 
 
-def test_a_run_of_tests_is_shown_without_what_varies() -> None:
-    output = "E  <Clock object at 0x7f3a2b1c9d00>\n3 failed in 0.12s\n" + "x" * 500
-    text = shown(TestReport(output=output), 300)
+def test_a_run_of_tests_is_shown_without_what_varies_and_cut_in_the_middle() -> None:
+    printed = "E  <Clock object at 0x7f3a2b1c9d00>\n3 failed in 0.12s\n" + "x" * 500
+    report = report_of(Result("ok", printed, repr(json.dumps({"outcomes": {"t.py::a": "failed"}, "messages": {"t.py::a": "got <A at 0x55d0c0ffee00>"}}))))
+    assert (report.complete, report.failed, report.messages) == (True, ["t.py::a"], {"t.py::a": "got <A at 0x...>"})
+    text = shown(report, 300)
     assert text.startswith("E  <Clock object at 0x...>\n3 failed\nxxx")
     assert "left out" in text
     assert len(text) < 360
+    for forged in ("'no json'", "1 +", "'[]'", "'{\"outcomes\": 3}'"):
+        assert not report_of(Result("ok", printed, forged)).complete
 
 
 @needs_bwrap

@@ -29,9 +29,9 @@ HELD_OUT_SHARE = 4
 NO_SOURCE = frozenset({"setup.py", "noxfile.py", "tasks.py", "docs", "doc", "examples", "benchmarks", "bench", "tools", "scripts", "admin"})
 """Files and folders whose faults no test would see."""
 ISSUES = (
-    "{package}: {about} goes wrong.\n\n{symptom}",
-    "Since the last change of {package}, {about} no longer works as it did: {symptom}",
-    "I use {package} and found that {about} is not right.\n\nWhat I see: {symptom}",
+    '{package}: "{about}" goes wrong.\n\n{symptom}',
+    'Since the last change of {package}, the case "{about}" no longer works as it did: {symptom}',
+    'I use {package} and found that the case "{about}" is not right.\n\nWhat I see: {symptom}',
 )
 
 

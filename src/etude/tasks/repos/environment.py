@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 LAST_TURNS = 3
 """From how many turns before the end on the model is told how many are left."""
-_VARYING = ((re.compile(r" in \d+\.\d+s(?: \(\d+:\d\d:\d\d\))?"), ""), (re.compile(r"\b0x[0-9a-f]{6,}\b"), "0x..."))
-"""What differs between equal runs: times and addresses. Without them an action has one answer, however often it is taken."""
 
 
 @dataclass(slots=True)
@@ -168,7 +165,4 @@ def plain_text(text: str) -> str:
 
 def shown(report: TestReport, limit: int) -> str:
     """What the model is to see of a run of tests: pytest's own words, cut in the middle."""
-    text = report.output.strip() or "(no output)"
-    for varying, instead in _VARYING:
-        text = varying.sub(instead, text)
-    return cut(text, limit)
+    return cut(report.output.strip() or "(no output)", limit)

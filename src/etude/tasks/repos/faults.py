@@ -100,8 +100,8 @@ class _Finder:
                     gap = self.source[self.span(first)[1] : self.span(second)[0]].decode()
                     yield self.fault("swapped-arguments", self.span(first)[0], self.span(second)[1], f"{self.text(second)}{gap}{self.text(first)}")
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in local:
-                # One fault for each place: the next name in the alphabet, going round.
-                others = sorted(local - {node.id})
+                # One fault for each place: the next name in the alphabet, going round, of those that have a value by then.
+                others = sorted(name for name, since in local.items() if since < node.lineno and name != node.id)
                 if others:
                     later = next((name for name in others if name > node.id), others[0])
                     yield self.fault("variable", *self.span(node), later)
@@ -170,12 +170,15 @@ class _Finder:
             skipped = {id(node.annotation)} if isinstance(node, ast.AnnAssign) else set()
             waiting += [child for child in ast.iter_child_nodes(node) if id(child) not in skipped]
 
-    def local_names(self) -> set[str]:
-        """The function's parameters, and names that it assigns, without self and cls."""
+    def local_names(self) -> dict[str, int]:
+        """The function's parameters, and names that it assigns, with the line on which they first are; without self, cls and what only lives inside an expression."""
         arguments = self.function.args
-        names = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
-        names |= {node.id for node in self.inside(self.function.body) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-        return names - {"self", "cls"}
+        names = dict.fromkeys((a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]), 0)
+        passing = {id(inner) for node in self.inside(self.function.body) if isinstance(node, ast.comprehension) for inner in ast.walk(node.target)}
+        for node in self.inside(self.function.body):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in passing:
+                names[node.id] = min(node.lineno, names.get(node.id, node.lineno))
+        return {name: since for name, since in names.items() if name not in ("self", "cls")}
 
     def fault(self, kind: str, start: int, end: int, replacement: str) -> Fault:
         return Fault(kind, start, end, replacement, self.name, self.source.count(b"\n", 0, start) + 1)

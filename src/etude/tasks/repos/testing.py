@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from etude.sandbox.jail import JailSandbox
 from etude.tasks.repos.store import GitStore
 
 RUNNER = Path(__file__).with_name("pytest_in_jail.py").read_text()
+_VARYING = ((re.compile(r" in \d+\.\d+s(?: \(\d+:\d\d:\d\d\))?"), ""), (re.compile(r"\b0x[0-9a-f]{6,}\b"), "0x..."))
+"""What differs between equal runs, times and addresses, and what stands in its place. So the same tests of the same files give the same words."""
 CODE = 1_000_000
 """Characters of the call: the runner, and names of tests."""
 
@@ -75,13 +78,21 @@ class TestRunner:
 def report_of(result: Result) -> TestReport:
     """What a call of the runner gave. Only texts are taken from it: the code under test may have written them."""
     if not result.ok or result.value is None:
-        return TestReport(output=result.text, seconds=result.seconds)
+        return TestReport(output=steady(result.text), seconds=result.seconds)
     try:
         given = json.loads(ast.literal_eval(result.value))
         outcomes, messages = ({str(k): str(v) for k, v in given[part].items()} for part in ("outcomes", "messages"))
     except (ValueError, SyntaxError, KeyError, TypeError, AttributeError, RecursionError):
-        return TestReport(output=result.text, seconds=result.seconds)
-    return TestReport(outcomes, messages, result.stdout, complete=True, seconds=result.seconds)
+        return TestReport(output=steady(result.text), seconds=result.seconds)
+    messages = {test: steady(message) for test, message in messages.items()}
+    return TestReport(outcomes, messages, steady(result.stdout), complete=True, seconds=result.seconds)
+
+
+def steady(text: str) -> str:
+    """A text without what differs between equal runs."""
+    for varying, instead in _VARYING:
+        text = varying.sub(instead, text)
+    return text
 
 
 def file_of(test: str) -> str:
