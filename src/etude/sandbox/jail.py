@@ -66,11 +66,7 @@ class JailSandbox(Sandbox):
         Nothing that the code does to them comes back, and no other call sees them. They count towards the limits `disk` and `file`; where they do not fit, the
         status is `error`.
         """
-        jail = self.take()
-        try:
-            return jail.run(code, keep=False, archive=archive)
-        finally:
-            self.give(jail)
+        return self._threads.submit(self._once, code, archive).result()
 
     def session(self) -> Session:
         return _JailSession(self)
@@ -89,10 +85,10 @@ class JailSandbox(Sandbox):
         self._jails = [j for j in self._jails if j.alive] + [jail]
         return jail
 
-    def _once(self, code: str) -> Result:
+    def _once(self, code: str, archive: bytes | None = None) -> Result:
         jail = self.take()
         try:
-            return jail.run(code, keep=False)
+            return jail.run(code, keep=False, archive=archive)
         finally:
             self.give(jail)
 

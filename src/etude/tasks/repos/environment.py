@@ -10,7 +10,7 @@ from etude.errors import InputError
 from etude.sandbox.base import cut
 from etude.tasks.base import EPISODE_TAGS, Environment, EnvironmentStep
 from etude.tasks.repos.actions import Action, action_in, edited, found, listed, viewed
-from etude.tasks.repos.store import GitError, plain_path
+from etude.tasks.repos.store import GitError, GitStore, plain_path
 from etude.tasks.repos.testing import TestReport
 from etude.tasks.repos.verdict import with_hidden_tests
 from etude.types import Message, Task
@@ -103,7 +103,7 @@ class RepositoryEnvironment(Environment):
                 )
         self._tree, self._progress = state["tree"], Progress(**state["progress"]).copy()
 
-    def _place(self):
+    def _place(self) -> tuple[GitStore, str]:
         assert self._task is not None, "reset comes first"
         return self._tasks.start_of(self._task)
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from etude.errors import EtudeError, InputError
@@ -169,7 +169,7 @@ class GitStore:
             return self.git("write-tree", index=index).strip()
 
     @contextlib.contextmanager
-    def _index(self, tree: str | None):
+    def _index(self, tree: str | None) -> Iterator[str]:
         """A private index that holds a tree."""
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="index-") as folder:
             index = os.path.join(folder, "index")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from etude.errors import InputError
@@ -93,7 +93,7 @@ class RepositoryTasks(FiniteTasks):
         return cls._made(spec, path.stem, read_instances(path), lambda instance: clone_of(Path(clones).expanduser(), instance), options)
 
     @classmethod
-    def _made(cls, spec: str, name: str, instances: Sequence[Instance], place, options: Mapping[str, object]) -> RepositoryTasks:
+    def _made(cls, spec: str, name: str, instances: Sequence[Instance], place: Callable[[Instance], Path], options: Mapping[str, object]) -> RepositoryTasks:
         sources = {instance.repo: place(instance) for instance in instances}
         try:
             return cls(name, instances, sources, **options)  # type: ignore[arg-type]
