@@ -26,7 +26,7 @@ INSTRUCTION = "Complete this Python function. Answer with the whole function in 
 FIELDS = ("task_id", "prompt", "entry_point", "test")
 OPTIONS = {"seconds": "of one test", "memory": "bytes of one test", "workers": "tests at once", "instruct": "whether the prompt asks for a block of code"}
 _FENCE = re.compile(r"```(?:python|py)?[^\S\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
-_NEXT = re.compile(r"\n(?:class |def |if __name__|print\(|#(?! )|@|assert )")
+_NEXT = re.compile(r"\n(?:class |def |if __name__|print\(|#|@|assert )")
 """Where what follows a bare continuation is no part of the function any more."""
 
 
