@@ -108,13 +108,21 @@ def main() -> None:
         tasks += rows
         made[name] = {"version": PACKAGES[name], "licence": licence, **asdict(tally)}
         print(f"{name} {PACKAGES[name]} ({licence}): {tally} after {time.monotonic() - began:.0f} s", flush=True)
+        if len(packages) > 1:
+            # After each package, so that a build that is stopped leaves a bank of those that are done.
+            write(chosen.folder, packages, tasks, {"packages": made, "seed": chosen.seed, "hold_out": chosen.hold_out})
     runner.close()
-    tasks = with_splits(tasks, chosen.hold_out)
-    write_bank(chosen.folder, packages, tasks)
-    counts = {split: sum(task["split"] == split for task in tasks) for split in ("train", "test")}
-    about = {"packages": made, "tasks": counts, "seed": chosen.seed, "hold_out": chosen.hold_out, "python": sys.version.split()[0]}
-    (chosen.folder / "bank.json").write_text(json.dumps(about, indent=1) + "\n")
-    print(f"{counts['train']} tasks to train on, {counts['test']} held out, in {chosen.folder} ({time.monotonic() - began:.0f} s)")
+    if len(packages) < 2:
+        sys.exit("fewer than two packages gave tasks; expected at least two, one of which may be held out")
+    print(f"{len(tasks)} tasks in {chosen.folder} ({time.monotonic() - began:.0f} s)")
+
+
+def write(folder: Path, packages: list[Package], tasks: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    """The bank of the packages that are done, and what is in it."""
+    split = with_splits(tasks, about["hold_out"])
+    write_bank(folder, packages, split)
+    counts = {side: sum(task["split"] == side for task in split) for side in ("train", "test")}
+    (folder / "bank.json").write_text(json.dumps({**about, "tasks": counts, "python": sys.version.split()[0]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
