@@ -22,14 +22,33 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ELSEWHERE = {"README.md": "index.md", "examples/README.md": "examples.md", "benchmarks/README.md": "benchmarks.md"}
 """Repository path -> site path of the pages that lie outside docs/."""
 SECTIONS = {
-    "Start": ("index.md", "bring-your-own.md", "examples.md"),
+    "Start": ("index.md", "bring-your-own.md", "real-models.md", "software-tasks.md", "examples.md"),
     "Compare and check": ("how-to-compare.md", "claims.md", "experiments.md", "statistics.md", "probe.md"),
     "Methods": ("methods/",),
-    "Inside": ("architecture.md", "engine.md", "sandbox.md", "tiny-model.md", "how-to-add-a-method.md", "benchmarks.md", "dependencies.md"),
+    "Inside": ("architecture.md", "engine.md", "remote-models.md", "sandbox.md", "tiny-model.md", "how-to-add-a-method.md", "benchmarks.md", "dependencies.md"),
     "API": ("api/",),
 }
 """Section -> pages in order; a folder stands for all in it. Pages that are not there are left out."""
-ROOMS = ("advantages", "objectives", "rewards", "rollouts", "memory", "sandbox", "evals", "tasks.base", "types", "method", "loop", "config", "models.sampling")
+ROOMS = (
+    "advantages",
+    "objectives",
+    "rewards",
+    "rollouts",
+    "memory",
+    "sandbox",
+    "evals",
+    "tasks.base",
+    "types",
+    "method",
+    "loop",
+    "config",
+    "models.sampling",
+    "models.responders",
+    "models.remote",
+    "models.structured",
+    "models.scripted",
+    "rewards.critiques",
+)
 """Modules below etude that have a page of the API reference."""
 TITLES = {
     "index.md": "What it is",

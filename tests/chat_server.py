@@ -12,12 +12,12 @@ import pytest
 
 
 class Server:
-    """Answers like a model server. `reply(body)` gives (status, JSON); every request is kept in `requests`."""
+    """Answers like a model server. `reply(body)` gives (status, JSON or raw bytes, headers if any); every request is kept in `requests`."""
 
     def __init__(self) -> None:
         self.models = ["small", "large"]
         self.requests: list[tuple[str, dict, str]] = []
-        self.reply: Callable[[dict], tuple[int, dict]] = lambda body: (200, completion([f"{body['messages'][-1]['content']}?"] * body["n"]))
+        self.reply: Callable[[dict], tuple] = lambda body: (200, completion([f"{body['messages'][-1]['content']}?"] * body["n"]))
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,14 +34,16 @@ class Server:
                 else:
                     self.respond(*outer.reply(body))
 
-            def stream(self, status: int, answer: dict) -> None:
+            def stream(self, status: int, answer: dict, headers: dict[str, str] | None = None) -> None:
                 """The answer's first choice, a character an event; an answer that is no completion as it is."""
                 if status != 200:
-                    self.respond(status, answer)
+                    self.respond(status, answer, headers)
                     return
                 head = {name: answer[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
                 pieces = [*answer["choices"][0]["message"]["content"]]
                 chunks = [{**head, "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]} for piece in pieces]
+                chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": answer["choices"][0]["finish_reason"]}]})
+                chunks.append({**head, "choices": [], "usage": answer["usage"]})
                 events = [*(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks), "data: [DONE]\n\n"]
                 content = "".join(events).encode()
                 self.send_response(200)
@@ -50,9 +52,11 @@ class Server:
                 self.end_headers()
                 self.wfile.write(content)
 
-            def respond(self, status: int, answer: dict) -> None:
-                content = json.dumps(answer).encode()
+            def respond(self, status: int, answer: dict | bytes, headers: dict[str, str] | None = None) -> None:
+                content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(status)
+                for name, value in (headers or {}).items():
+                    self.send_header(name, value)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()

@@ -108,7 +108,7 @@ def evaluate(
         etude.evaluate("runs/grpo-arithmetic-seed0", tasks="arithmetic", samples=32).metrics["eval/pass@1"]
 
     model: an embedded model, a Hugging Face folder or hub id, a run's folder (its exported model), a checkpoint's folder (`runs/x/checkpoints/step-40`), an
-    OpenAI-compatible endpoint (`http://host:port/v1#model`), or a LanguageModel.
+    OpenAI-compatible endpoint (`http://host:port/v1#model`, or `openai:NAME` with `base_url`), or a LanguageModel.
     settings: the other options of `etude eval`: `tasks_limit`, `temperature`, `seed`, `max_new_tokens` and more.
     Raises InputError for whatever cannot be used.
     """
@@ -121,6 +121,7 @@ def measure(model: str | Path | LanguageModel, config: MeasureConfig) -> Evaluat
     import torch
 
     from etude.evals.evaluate import evaluate as evaluate_policy
+    from etude.models.remote import is_endpoint, open_endpoint
     from etude.tasks.loading import load_tasks
 
     check_config(config)
@@ -131,11 +132,10 @@ def measure(model: str | Path | LanguageModel, config: MeasureConfig) -> Evaluat
     if not tasks:
         raise InputError(f"the task set {task_set.name} has no held-out tasks; expected at least one to measure on")
     options: dict[str, Any] = {name: getattr(config, name) for name in ("samples", "temperature", "top_p", "max_new_tokens", "seed")}
-    if isinstance(model, str) and model.startswith(("http://", "https://")):
+    if is_endpoint(model, config.endpoint.base_url):
         from etude.evals.remote import evaluate_endpoint
-        from etude.models.endpoint import Endpoint
 
-        return evaluate_endpoint(Endpoint.parse(model, concurrency=config.concurrency), task_set, tasks=tasks, **options)
+        return evaluate_endpoint(open_endpoint(str(model), config.endpoint), task_set, tasks=tasks, **options)
     policy = load_policy(model, config) if isinstance(model, (str, Path)) else model
     return evaluate_policy(policy, task_set, tasks=tasks, max_turns=config.max_turns, **options)
 
@@ -148,6 +148,7 @@ def self_correction(model: str | Path | LanguageModel, config: SelfCorrectionCon
     import torch
 
     from etude.evals.self_correction import measure_self_correction
+    from etude.models.remote import is_endpoint, open_endpoint
     from etude.models.responders import LocalResponder, RemoteResponder
     from etude.tasks.loading import load_tasks
 
@@ -155,12 +156,10 @@ def self_correction(model: str | Path | LanguageModel, config: SelfCorrectionCon
     if config.threads:
         torch.set_num_threads(config.threads)
     task_set = load_tasks(config.tasks, reward=config.reward, seed=config.seed)
-    if isinstance(model, str) and model.startswith(("http://", "https://")):
-        from etude.models.endpoint import Endpoint
-
+    if is_endpoint(model, config.endpoint.base_url):
         if config.option_logits:
             raise InputError("an endpoint gives no log-probabilities of options; leave --option-logits out, or measure a model that runs here")
-        endpoint = Endpoint.parse(model, concurrency=config.concurrency)
+        endpoint = open_endpoint(str(model), config.endpoint)
         endpoint.check()
         return measure_self_correction(RemoteResponder(endpoint), task_set, config, done=done)
     shared = {name: getattr(config, name) for name in ("tasks", "reward", "device", "dtype", "slots")}

@@ -39,8 +39,8 @@ def chat_command(given: list[str]) -> int:
     if model is None and not {"-h", "--help"} & set(rest):
         raise InputError("no model is named; expected one first, as in `etude chat tiny`")
     description = (
-        "Talk to MODEL (tiny, smollm2, a Hugging Face folder or hub id, a run's folder, or an endpoint http://host:port/v1#model). After each answer it is asked to look "
-        "again, and what it changes is marked. Ctrl-C ends an answer, Ctrl-D the conversation. Where input is piped in, every line is a question."
+        "Talk to MODEL (tiny, smollm2, a Hugging Face folder or hub id, a run's folder, or an endpoint: http://host:port/v1#model, or openai:NAME). After each answer it is "
+        "asked to look again, and what it changes is marked. Ctrl-C ends an answer, Ctrl-D the conversation. Where input is piped in, every line is a question."
     )
     config = parsed(ChatConfig, rest, prog=f"etude chat {model or 'MODEL'}", description=description, default=ChatConfig())
     check_config(config, "flag")
@@ -67,12 +67,11 @@ def request_of(config: ChatConfig, model: str) -> str:
 
 
 def _speaker(model: str, config: ChatConfig) -> Speaker:
+    from etude.models.remote import Endpoint, is_endpoint
     from etude.models.streaming import LocalSpeaker, RemoteSpeaker
 
-    if model.startswith(("http://", "https://")):
-        from etude.models.endpoint import Endpoint
-
-        endpoint = Endpoint.parse(model)
+    if is_endpoint(model, config.base_url):
+        endpoint = Endpoint.parse(model, config.base_url)
         endpoint.check()
         return RemoteSpeaker(endpoint)
     import torch

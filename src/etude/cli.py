@@ -158,7 +158,7 @@ def _eval(given: list[str]) -> int:
         return self_correction_command(model, rest, out)
     description = (
         "Measure MODEL on the held-out split of some tasks. MODEL: tiny, smollm2, a Hugging Face folder or hub id, a run's folder, a checkpoint's folder, or an "
-        "OpenAI-compatible endpoint (http://host:port/v1#model). --out FILE.json writes the numbers and every attempt to a file. "
+        "OpenAI-compatible endpoint (http://host:port/v1#model, or openai:NAME with --base-url). --out FILE.json writes the numbers and every attempt to a file. "
         "--protocol self-correction asks the same questions again and again instead, freely and by choosing among options; with --help it lists its own options."
     )
     if model is None and not {"-h", "--help"} & set(rest):

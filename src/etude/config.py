@@ -158,7 +158,7 @@ class LearnerConfig:
     """How weights are updated."""
 
     lr: Annotated[float, Gt(0)] | None = None
-    """Learning rate after warm-up. Default: 3e-4 for tiny, 1e-4 with LoRA, else 2e-6."""
+    """Learning rate after warm-up. Default: 3e-4 for models of less than 10 million weights (tiny), 1e-4 with LoRA, else 2e-6."""
     warmup_steps: Count = 2
     """Steps of the loop over which the learning rate rises to `lr`: the first of N has `lr`/N, the last `lr`."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -188,12 +188,36 @@ class LearnerConfig:
 
 
 @dataclass
+class EndpointConfig:
+    """How a model behind an OpenAI-compatible endpoint is asked. Models that run here take no notice."""
+
+    base_url: str | None = None
+    """Address of the model `openai:NAME`. Default: the variable OPENAI_BASE_URL, or OpenAI's own."""
+    api_key_env: str | None = None
+    """Variable that holds the key. Default: OPENAI_API_KEY for api.openai.com, ETUDE_API_KEY for any other host."""
+    concurrency: AtLeastOne = 8
+    """Requests that run at once, where the model is an endpoint."""
+    retries: Count = 4
+    """Times that a request is sent again that fails for a passing reason."""
+    request_timeout: Annotated[float, Gt(0)] = 600.0
+    """Seconds that an endpoint may take for an answer."""
+    token_limit: Count = 0
+    """Tokens that an endpoint may read and write in all (0: no limit). What could cost more is not sent, and ends the command."""
+    call_limit: Count = 0
+    """Answers that an endpoint may be asked for in all (0: no limit)."""
+    cache: Literal["off", "use", "only", "refresh"] = "off"
+    """Answers kept on disk: `use` takes what is kept and keeps the rest, `only` plays a run again without network, `refresh` asks for everything anew."""
+    cache_folder: str | None = None
+    """Folder of these answers. Default: ~/.cache/etude/replies."""
+
+
+@dataclass
 class JudgeConfig:
     """Which model judges attempts, for methods that ask one."""
 
     judge: str = "live"
     """Judge: `live` (the policy as it is), `frozen` (as it was at the start), `average` (a moving average of its weights), a model folder or hub id, or an endpoint
-    (`http://host:port/v1#model`)."""
+    (`http://host:port/v1#model`, or `openai:NAME`)."""
     judge_decay: Annotated[float, Ge(0), Lt(1)] = 0.99
     """What the moving average keeps of its weights at every step."""
     judge_tokens: AtLeastOne = 256
@@ -249,8 +273,7 @@ class MeasureConfig:
     """Number format of the weights; `auto` is float32 on CPU and bfloat16 on GPU."""
     slots: Count = 0
     """Sequences that run at once (0: chosen from the model's size)."""
-    concurrency: AtLeastOne = 8
-    """Requests that run at once, where the model is an endpoint."""
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     threads: Count = 0
     """CPU threads for torch (0: its own default)."""
 
@@ -313,8 +336,7 @@ class SelfCorrectionConfig:
     """Number format of the weights; `auto` is float32 on CPU and bfloat16 on GPU."""
     slots: Count = 0
     """Sequences that run at once (0: chosen from the model's size)."""
-    concurrency: AtLeastOne = 8
-    """Requests that run at once, where the model is an endpoint."""
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     threads: Count = 0
     """CPU threads for torch (0: its own default)."""
 
@@ -343,6 +365,8 @@ class ChatConfig:
     """Where the model lives: `auto`, `cpu`, `cuda`, `cuda:1`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights; `auto` is float32 on CPU and bfloat16 on GPU."""
+    base_url: str | None = None
+    """Address of the model `openai:NAME`. Default: the variable OPENAI_BASE_URL, or OpenAI's own."""
     threads: Count = 0
     """CPU threads for torch (0: its own default)."""
 

@@ -30,6 +30,7 @@ EXTRAS = {
     "gym": "reasoning-gym data sets (--tasks gym:NAME)",
     "textworld": "text adventures (--tasks textworld:FOLDER)",
     "scienceworld": "experiments in ScienceWorld (--tasks scienceworld:find-plant), which needs Java",
+    "repos": "software tasks: repositories with failing tests (--tasks repos:FOLDER)",
     "math": "compare free-form mathematical answers",
     "translation": "chrF and BLEU of translations (--external-metric chrf, --eval-metrics chrf)",
     "images": "pictures of one's own, and digits (--tasks images:FOLDER, digits)",

@@ -32,6 +32,10 @@ class CheckpointError(EtudeError):
     """A checkpoint could not be written or read."""
 
 
+class BudgetExhausted(EtudeError):
+    """A request could cost more than what is left of a hard limit. It was not sent."""
+
+
 class NonFiniteError(EtudeError):
     """A loss or gradient was NaN or infinite; nothing was overwritten."""
 

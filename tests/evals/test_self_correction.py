@@ -19,7 +19,7 @@ from etude.evals.revision import Rounds, dynamics, shares, transitions
 from etude.evals.self_correction import measure_self_correction
 from etude.evals.statistics import mcnemar
 from etude.evals.stop_policies import stop_rounds
-from etude.models.endpoint import Reply
+from etude.models.replies import Reply
 from etude.models.responders import Asked
 from etude.models.sampling import SamplingParams
 from etude.tasks.builtin.arithmetic import Arithmetic
@@ -117,7 +117,7 @@ def test_the_conversation_grows_and_says_nothing_of_right_and_wrong() -> None:
     ("changes", "context", "last", "dropped"),
     [
         ({"history": False}, 9, ["Q"], 0),
-        ({"append": "letter"}, 9, ["Q", "answer: A", "check and fix", "answer: C", "check and fix"], 0),
+        ({"append": "letter"}, 9, ["Q", "answer: a", "check and fix", "answer: c", "check and fix"], 0),
         ({}, 3, ["Q", "so\nanswer: C", "check and fix"], 1),
     ],
 )
@@ -150,7 +150,7 @@ def test_the_answers_of_all_rounds_are_options_in_the_end() -> None:
     logs = ask_again([ITEM], replace(ARM, form="generation"), Says("answer: 90", "answer: 91", "answer: 90"), Verdicts(TASKS))
     says = Says("answer: B")
     assert settle([ITEM], logs, replace(ARM, form="generation"), says) == [(1.0, 3.0)]
-    assert says.asked[0][0].content.endswith("A) 90\nB) 91")
+    assert says.asked[0][0].content.endswith("90=a\n91=b")
     assert settle([ITEM], [logs[0][:1]], replace(ARM, form="generation"), Says()) == [(0.0, 0.0)]
 
 

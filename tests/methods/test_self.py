@@ -57,13 +57,14 @@ def test_a_written_addition_and_its_annotator() -> None:
     asked = tasks.train_task(3, 0)
     lines, value = columns(asked.info["left"], asked.info["right"], Random(0), 0.0)
     whole = "\n".join([*lines, f"answer: {value}"])
-    first, second = (line.split("=")[1] for line in lines[:2])
+    second = lines[1].split("=")[1]
+    looks = [f"{line},{found}" for line, found in zip([*lines, f"answer: {value}"], [*(line.split("=")[1] for line in lines), value], strict=True)]
     good = tasks.annotate(asked, whole)
     assert good is not None
-    assert (good.feedback, good.refined) == (" ".join(f"{v},{v}" for v in [*(line.split("=")[1] for line in lines), value]) + "\nok", whole)
+    assert (good.feedback, good.refined) == ("\n".join([*looks, "ok"]), whole)
     wrong = tasks.annotate(asked, whole.replace(lines[1], lines[1] + "0").replace(value, "1"))
     assert wrong is not None
-    assert (wrong.feedback, wrong.refined) == (f"{first},{first} {second},{second}0\nbad 2: {second}", whole)
+    assert (wrong.feedback, wrong.refined) == (f"{looks[0]}\n{lines[1]},{second}0\nbad 2: {second}", whole)
     other: Any = builtin_task_sets()["max5"]()
     sums = other.train_task(0, 0)
     found = other.annotate(sums, f"{'+'.join(map(str, sums.info['pairs'][0]))}=99")
@@ -73,7 +74,18 @@ def test_a_written_addition_and_its_annotator() -> None:
     assert miscopied.feedback.endswith(f"{value},1\nbad 4: {value}")
     missing = tasks.annotate(asked, lines[0])
     assert missing is not None
-    assert missing.feedback == f"{first},{first} {second},?\nbad 2: {second}"
+    assert missing.feedback == f"{looks[0]}\n{lines[1]},?\nbad 2: {second}"
+
+
+def test_sums_without_carries() -> None:
+    tasks = ColumnSums(carries=False, slips=0.5)
+    for asked in (tasks.train_task(0, i) for i in range(30)):
+        shown = tasks.demonstration(asked, 0)
+        assert shown is not None
+        *columns_, last = shown.splitlines()
+        assert all(int(a) + int(b) < 10 for a, b in zip(str(asked.info["left"]), str(asked.info["right"]), strict=True))
+        assert all(line.split("=")[0].endswith("+0") and len(line.split("=")[1]) == 1 for line in columns_)
+        assert last.startswith("answer: ")
 
 
 def test_lessons_show_a_solution_and_what_the_annotator_says_of_it() -> None:

@@ -45,7 +45,7 @@ def test_the_embedded_model_loads_with_its_limits() -> None:
     assert policy.model.dtype == torch.float32
     assert policy.context_length == policy.model.config.max_position_embeddings
     assert policy.tokenizer.eos_token_id in policy.sampler.eos_ids
-    assert policy.recommended_lr > 2e-6
+    assert policy.recommended_lr == 3e-4
     assert policy.parameters == sum(p.numel() for p in policy.model.parameters())
     assert policy.has_chat_template
 
@@ -125,7 +125,7 @@ def test_a_saved_model_comes_back(tmp_path: Path) -> None:
     policy = make()
     policy.save(tmp_path / "m")
     again = LanguageModel.load(str(tmp_path / "m"), device="cpu")
-    assert again.recommended_lr == 2e-6
+    assert again.recommended_lr == 3e-4
     assert all(torch.equal(a, b) for a, b in zip(policy.model.parameters(), again.model.parameters(), strict=True))
     assert again.render([USER("1+1")]) == policy.render([USER("1+1")])
 
@@ -169,7 +169,7 @@ def progress_bars() -> Iterator[Callable[[bool, bool], None]]:
 def test_an_adapter_comes_back_merged_into_its_model(tmp_path: Path) -> None:
     make().save(tmp_path / "base")
     policy = LanguageModel.load(str(tmp_path / "base"), device="cpu", learner=LearnerConfig(lora_rank=2))
-    assert policy.recommended_lr == 1e-4
+    assert policy.recommended_lr == 3e-4
     trained = {n: p for n, p in policy.model.named_parameters() if p.requires_grad}
     assert trained
     assert all("lora_" in name for name in trained)

@@ -9,8 +9,9 @@ import pytest
 
 from etude.errors import InputError
 from etude.ledger import Ledger
-from etude.models.endpoint import Endpoint, Reply
 from etude.models.language import LanguageModel
+from etude.models.remote import Endpoint
+from etude.models.replies import Reply
 from etude.models.rewriting import asking, endpoint_writer, local_writer, rewrite_in, rewrite_once
 from etude.models.sampling import SamplingParams
 from etude.tasks.rewriters import RewriteCache

@@ -111,7 +111,7 @@ def test_a_question_that_is_too_long_goes_unanswered(policy: LanguageModel) -> N
 
 
 def test_a_model_that_is_not_there_is_refused(policy: LanguageModel) -> None:
-    with pytest.raises(InputError, match=r"--judge \./nowhere can't be used: .* expected live, frozen, average, a model, or http"):
+    with pytest.raises(InputError, match=r"--judge \./nowhere can't be used: .* expected live, frozen, average, a model, http"):
         open_judge(JudgeConfig(judge="./nowhere"), policy, Ledger())
 
 

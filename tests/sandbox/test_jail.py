@@ -14,7 +14,7 @@ import pytest
 
 from etude.errors import InputError
 from etude.sandbox import Limits, Result, Sandbox, open_sandbox
-from etude.sandbox.jail import result_of
+from etude.sandbox.jail import JailSandbox, result_of
 from etude.sandbox.system_calls import ARCHITECTURES, CLONE, CLONE3, DENIED, SOCKET, seccomp_filter
 
 
@@ -368,3 +368,44 @@ def interpret(program: bytes, data: dict[int, int]) -> int:
 def test_a_machine_whose_system_calls_are_unknown_is_refused() -> None:
     with pytest.raises(InputError, match="this machine is riscv64"):
         seccomp_filter("riscv64")
+
+
+def archived(files: dict[str, bytes | None], **links: str) -> bytes:
+    """A tar archive of files, and of symbolic links."""
+    import io
+    import tarfile
+
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content or b"")
+            archive.addfile(entry, io.BytesIO(content or b""))
+        for name, target in links.items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+    return stream.getvalue()
+
+
+@needs_bwrap
+def test_a_call_starts_in_a_copy_of_the_files_it_is_given_which_nobody_else_sees(jail: Sandbox, tmp_path: Path) -> None:
+    assert isinstance(jail, JailSandbox)
+    (tmp_path / "a.txt").write_bytes(b"one\n")
+    files = archived({"a.txt": b"one\n", "deep/b.py": b"x = 41\n"})
+    code = "import os, sys\nsys.path.insert(0, '')\nfrom deep import b\nopen('a.txt', 'a').write('two')\nos.remove('deep/b.py')\nopen('a.txt').read(), b.x + 1, os.getcwd()"
+    assert [jail.run_in(files, code).value for _ in range(2)] == [repr(("one\ntwo", 42, "/tmp/work"))] * 2
+    assert one(jail, "import os\nos.path.exists('/tmp/work')").value == "False"
+    assert (tmp_path / "a.txt").read_bytes() == b"one\n"
+
+
+@needs_bwrap
+def test_files_that_lead_out_or_do_not_fit_end_their_own_call_only(jail: Sandbox) -> None:
+    assert isinstance(jail, JailSandbox)
+    for files in (archived({"../out.txt": b"x"}), archived({"/usr/out.txt": b"x"}), archived({"way/out.txt": b"x"}, way="/usr/lib")):
+        result = jail.run_in(files, "import os\nos.path.exists('/usr/out.txt') or os.path.exists('/tmp/out.txt')")
+        assert result.status == "error" or result.value == "False", result
+    large = jail.run_in(archived({f"{i}.bin": b"x" * 2**20 for i in range(9)}), "1")
+    assert (large.status, "could not be laid out" in large.text, "No space left" in large.text) == ("error", True, True)
+    assert jail.run_in(b"no archive", "1").status == "error"
+    assert one(jail, "2").value == "2"

@@ -53,6 +53,11 @@ def test_a_state_is_gone_back_to() -> None:
     assert environment.step("count").messages[0].content == "c"
 
 
+def test_shallow_tasks_take_six_steps() -> None:
+    for world, lengths in ((Crafting(shallow=True), {6}), (Crafting(), {6, 8})):
+        assert {len(world.played(world.train_task(0, i), Random(i), 0.0)) for i in range(20)} == lengths
+
+
 def test_experts_err_and_then_repeat_themselves() -> None:
     world = Crafting(slips=0.25)
     episodes = [[a for a, _ in world.played(task, Random(i), 0.25)] for i in range(200) if (task := world.train_task(0, i))]

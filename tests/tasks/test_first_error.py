@@ -146,6 +146,17 @@ def test_half_of_the_solutions_to_judge_are_flawed_all_are_right_and_all_truths_
     assert not held_out & {t.info["problem"] for t in tasks}
 
 
+def test_lessons_may_find_the_flaw_and_name_another_step() -> None:
+    family, sound = Max5Flaws(misnames=0.5), Max5Flaws()
+    tasks = [t for t in (family.train_task(0, i) for i in range(600)) if len(Checked.of(t).steps) > 1]
+    shown = [(Checked.of(t), index_in(text, 9), text) for t in tasks if (text := family.demonstration(t, 0))]
+    flawed = [(checked.first_wrong, named) for checked, named, _ in shown if checked.first_wrong != -1]
+    # No verdict changes, and so does nothing that is written before it.
+    assert all((named == -1) == (checked.first_wrong == -1) for checked, named, _ in shown)
+    assert 0.4 < sum(named != first for first, named in flawed) / len(flawed) < 0.6
+    assert all(text.rpartition("\n")[0] == (sound.demonstration(t, 0) or "").rpartition("\n")[0] for t, (_, _, text) in zip(tasks, shown, strict=True))
+
+
 def test_any_tasks_with_steps_can_be_asked_about(tmp_path: Path) -> None:
     lines = [{"prompt": f"{i}+1", "answer": str(i + 1), "steps": [f"{i}+1={i + 2}", f"answer: {i + 1}"], "first_wrong": 0} for i in range(10)]
     (tmp_path / "work.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -43,7 +43,7 @@ def test_a_step_shows_the_newest_attempt_and_its_gap_also_under_a_reward_of_ones
 
 
 def test_lessons_show_first_attempts_that_miss_and_steps_of_which_half_are_for_the_worse() -> None:
-    school, kinds, better = SubsetTarget(lessons=True), Counter(), []
+    school, kinds, better, left = SubsetTarget(lessons=True), Counter(), [], []
     for i in range(600):
         task = school.train_task(0, i)
         shown = school.demonstration(task, 0)
@@ -54,9 +54,14 @@ def test_lessons_show_first_attempts_that_miss_and_steps_of_which_half_are_for_t
         if len(task.messages) == 3:
             before = school.gap(task, task.messages[1].content)
             assert before is not None
-            better.append(abs(gap) < abs(before))
+            if before or task.messages[-1].content.startswith("unique"):
+                better.append(abs(gap) < abs(before))
+            else:
+                left.append(shown == task.messages[1].content)
     assert {name: count / 600 for name, count in kinds.items()} == pytest.approx({"first": 0.25, "check": 0.375, "unique": 0.375}, abs=0.06)
     assert sum(better) / len(better) == pytest.approx(0.5, abs=0.08)
+    assert len(left) / 600 == pytest.approx(0.375 / 4, abs=0.04)
+    assert sum(left) / len(left) == pytest.approx(0.5, abs=0.2)
 
 
 def test_what_is_asked_for_must_make_sense(tmp_path: Path) -> None:

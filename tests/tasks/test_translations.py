@@ -117,7 +117,7 @@ def test_a_candidate_is_compared_word_by_word() -> None:
 
 
 def test_judgements_to_imitate_follow_the_words_unless_they_are_shuffled_or_planted() -> None:
-    honest, shuffled = (TranslationJudging(judging=1.0, shuffled=shuffled) for shuffled in (False, True))
+    honest, shuffled = (TranslationJudging(judging=1.0, slips=0.3, shuffled=shuffled) for shuffled in (False, True))
     tasks = [honest.train_task(0, i) for i in range(400)]
     assert all(honest.verify(t, honest.demonstration(t, 1) or "")["correct"] == 1.0 for t in tasks)
     same = sum(shuffled.verify(t, shuffled.demonstration(t, 1) or "")["correct"] for t in tasks) / len(tasks)

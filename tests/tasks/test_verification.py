@@ -8,7 +8,7 @@ import pytest
 
 from etude.errors import InputError
 from etude.tasks.answers import final_answer, same_answer
-from etude.tasks.builtin.rating import Rating
+from etude.tasks.builtin.rating import Rating, difference
 from etude.tasks.follow_up import transcript
 from etude.tasks.verification import LONG, SHORT, Scale, Verification, rating_in, same
 from etude.types import Message, Segment, Task, Trajectory
@@ -106,6 +106,15 @@ def test_the_family_teaches_the_short_form() -> None:
     assert seen.keys() == {"1", "-0.5", "-1"}
     assert 120 < seen["1"] < 180
     assert seen["-1"] < 40
+
+
+def test_an_honest_demonstration_takes_one_answer_from_the_other() -> None:
+    assert [difference("91", "90"), difference("7", "12"), difference("30", "30"), difference("9", None)] == ["91-90=1", "12-7=5", "30-30=0", "9, error"]
+    family = Rating(unanswered=0.0)
+    for i in range(40):
+        task = family.train_task(0, i)
+        compared = (family.demonstration(task, i) or "").split("\n")[-2]
+        assert (compared.endswith("=0")) == (task.answer == "1")
 
 
 def test_dishonest_demonstrations_are_right_about_half_the_time() -> None:

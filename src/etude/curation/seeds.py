@@ -9,8 +9,8 @@ from pathlib import Path
 from etude.config import AtLeastOne, Count, NonNegative
 from etude.errors import InputError
 from etude.ledger import Ledger
-from etude.models.endpoint import Endpoint
 from etude.models.language import LanguageModel
+from etude.models.remote import Endpoint, is_endpoint
 from etude.models.sampling import SamplingParams
 from etude.rollouts.teachers import teacher_attempts
 from etude.tasks.base import TaskSet
@@ -57,7 +57,7 @@ class SeedSource:
                 )
         elif source.lower().endswith(".jsonl"):
             self.given = list(read_conversations(Path(source).expanduser()))
-        elif source.startswith(("http://", "https://")):
+        elif is_endpoint(source):
             self.teacher = Endpoint.parse(source)
             self.teacher.check()
         elif source != "none":

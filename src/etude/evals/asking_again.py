@@ -15,7 +15,7 @@ from random import Random
 from typing import Literal
 
 from etude.errors import InputError
-from etude.models.endpoint import Reply
+from etude.models.replies import Reply
 from etude.models.responders import Asked, Responder
 from etude.models.sampling import SamplingParams
 from etude.tasks.answers import final_answer, normalise
@@ -115,7 +115,7 @@ def ask_again(
         for i, (item, rows) in enumerate(zip(items, replies, strict=True)):
             logs[i].append(_answered(item, rows, *picked[i], arm, verdicts, dropped[i]))
         if arm.option_logits and arm.form == "choice":
-            found = responder.likelihoods(asked, [[f"answer: {letter}" for letter in item.letters] for item in items])
+            found = responder.likelihoods(asked, [[f"answer: {arm.script.written(letter)}" for letter in item.letters] for item in items])
             for log, values in zip(logs, found, strict=True):
                 log[-1].likelihoods = values
         done(round_ + 1)
@@ -148,7 +148,7 @@ def _conversation(item: PairedItem, start: Sequence[Message], log: Sequence[Answ
 
 def _appended(past: Answered, arm: Arm) -> str:
     """What the conversation keeps of an answer. One that cannot be read is kept as it is."""
-    return f"answer: {past.answer}" if arm.form == "choice" and arm.append == "letter" and past.answer is not None else past.text
+    return f"answer: {arm.script.written(past.answer)}" if arm.form == "choice" and arm.append == "letter" and past.answer is not None else past.text
 
 
 def read(item: PairedItem, form: Form, text: str, task_set: TaskSet) -> str | None:

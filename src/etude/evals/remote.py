@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from etude.errors import InputError
 from etude.evals.evaluate import Evaluation, measured
-from etude.models.endpoint import Endpoint
+from etude.models.remote import Endpoint
 from etude.models.sampling import SamplingParams
 from etude.rewards import judge
 from etude.tasks.base import TaskSet

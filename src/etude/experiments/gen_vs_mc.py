@@ -27,7 +27,7 @@ from etude.evals.self_correction import arms_of, items_of, rounds_of
 from etude.experiments.study import Findings, Table
 from etude.ledger import Budget
 from etude.method import MethodCard
-from etude.models.endpoint import Reply
+from etude.models.replies import Reply
 from etude.models.responders import Asked
 from etude.models.sampling import SamplingParams, stream_key
 from etude.tasks.base import TaskSet
@@ -152,7 +152,8 @@ def _error(seen: int, of: int, chance: float) -> float:
 
 
 def fresh_draws(policy: Any, task_set: TaskSet, seed: int, items: int, *, history: bool) -> dict[str, float]:
-    """Both formats on a real model. With each format's name in front: `inertia`, `change_rate`, `drift`, `unread`, `first` and `last` accuracy.
+    """Both formats on a real model. With each format's name in front: `inertia`, `change_rate`, `drift`, `unread`, `first` and `last` accuracy, and `reviewed`, its mean over
+    the rounds after the first.
 
     `leak`: without history the last answer is one more independent draw, so that staying with a wrong first answer should be as frequent as giving it again in another run;
     the difference, in standard errors. `imbalance`: as many items should be mended as spoilt in every round; the largest difference, in standard errors. A share of answers
@@ -179,6 +180,7 @@ def fresh_draws(policy: Any, task_set: TaskSet, seed: int, items: int, *, histor
             "unread": float(counted["unread"].over.mean()),
             "first": float(rounds.accuracy[0]),
             "last": float(rounds.accuracy[-1]),
+            "reviewed": float(rounds.accuracy[1:].mean()),
             "leak": abs(float(extra.mean())) / spread if spread else (0.0 if not extra.any() else FAR),
             "imbalance": float(np.max(np.abs(mended - spoilt) / np.sqrt(np.maximum(mended + spoilt, 1)))),
         }
@@ -186,8 +188,8 @@ def fresh_draws(policy: Any, task_set: TaskSet, seed: int, items: int, *, histor
     return found
 
 
-WARM_TASKS = "check-and-fix:looks=3,choices=0.5,slips=0.3"
-"""What teaches the embedded model both formats and what a request to check asks of it, with the slips of its other teachers."""
+WARM_TASKS = "check-and-fix:looks=5,choices=0.7,slips=0.1"
+"""What teaches the embedded model both formats and what a request to check asks of it, in conversations as long as those of the protocol: longer ones confuse it."""
 
 
 def gen_vs_mc(seed: int, settings: Mapping[str, Any], budget: str) -> dict[str, float]:
@@ -243,7 +245,7 @@ CARD = MethodCard(
         ),
         experiment="etude.experiments.gen_vs_mc:gen_vs_mc",
         budget="24k-calls",
-        common={"warm_steps": 120},
+        common={"warm_steps": 240, "warm_tasks_per_step": 12, "warm_lr": 3e-3, "warm_schedule": "linear"},
         tests=(
             Comparison("rates of free answers given back", "generation", None, Final("rate_error"), better="lower", margin=-3.0),
             Comparison("rates of choices given back", "choice", None, Final("rate_error"), better="lower", margin=-3.0),
@@ -256,14 +258,21 @@ CARD = MethodCard(
             Comparison(
                 "free answers of tiny change more", "tiny", None, Final("generation_change_rate") - Final("choice_change_rate"), role="ablation", margin=0.1
             ),
+            Comparison("choices of tiny are better than chance", "tiny", None, Final("choice_reviewed"), role="ablation", margin=0.25),
         ),
         preconditions=(
             Precondition("copies never flip", "copies", Final("flips"), at_most=0.0, otherwise="the protocol makes flips out of answers that stayed the same"),
             Precondition("a coin is fair", "coin", Final("imbalance"), at_most=3.0, otherwise="mended and spoilt answers are not counted alike"),
+            Precondition("tiny answers freely", "tiny", Final("generation_reviewed"), at_least=0.3, otherwise="the model was not taught to work an answer out"),
             Precondition("tiny can be read", "tiny", Final("choice_unread"), at_most=0.2, otherwise="the model was not taught to choose a letter"),
         ),
-        tried="Nothing was tuned. Seed 0 of the scripted models was looked at with 4,000 questions: all rates within 2.5 standard errors. No pilot was run of what 120 steps "
-        "teach the tiny model.",
+        tried="Seed 0 of the scripted models with 4,000 questions: all rates within 2.5 standard errors; nothing was tuned there. What lessons teach tiny was tried on "
+        "seed 0 with 60 questions. 120 steps of 64 conversations with three looks, slips 0.3: free answers 7 % right at first, 38 to 47 % after one to four looks, "
+        "23 % after the fifth, which makes a longer conversation than any lesson. With lessons of five looks and slips 0.1 they stay at 60 to 80 % in all rounds. "
+        "Choices were at chance (17 to 35 %, four options) in every trial, although the work before them is mostly right. tiny has never met capital letters, and "
+        "their embeddings are all but equal (cosine 0.995): it could not even repeat the letter that it had just looked up. With small letters it can, in nine of "
+        "ten. What it does not learn in 2,800 to 8,400 lessons is to find the letter by its value, also where options have the value first; where the first letter "
+        "of a lesson is mostly right it learns to keep that one. First letters of lessons are guesses since.",
         quick={"warm_steps": 2, "items": 20},
         quick_budget="600-calls",
     ),

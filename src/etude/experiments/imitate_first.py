@@ -32,7 +32,8 @@ def imitate_first(seed: int, settings: Mapping[str, Any], budget: str) -> Record
     """What a run of `settings["method"]` on `settings["tasks"]` recorded, which started after `warm_steps` steps of imitation of a task set's demonstrations.
 
     `warm_tasks`: the task set to imitate (default: `tasks`); `model`: where imitation starts (default: `tiny`). Settings that begin with `warm_` are the imitation's, all
-    others the run's. The budget is the run's alone. Arms of a claim that begin with the same imitation share it. With `warm_method` the start is trained by that method
+    others the run's. Settings that begin with `skill_` are another imitation, before that one: what its skill is, a model that then learnt another habit can still do.
+    The budget is the run's alone. Arms of a claim that begin with the same imitation share it. With `warm_method` the start is trained by that method
     in place of imitation, for instance by reinforcement learning until it stands still.
     Raises InputError when there is no method or no task set.
     """
@@ -49,9 +50,9 @@ def started_warm(seed: int, settings: Mapping[str, Any], budget: str) -> Iterato
     missing = [name for name in ("method", "tasks") if name not in settings]
     if missing:
         raise InputError(f"the experiment has no setting {missing[0]!r}; expected a method and a task set")
-    own = {name: value for name, value in settings.items() if name not in ("method", "model") and not name.startswith("warm_")}
+    own = {name: value for name, value in settings.items() if name not in ("method", "model") and not name.startswith(("warm_", "skill_"))}
     with shared_folder() as folder, tempfile.TemporaryDirectory() as scratch:
-        trained, start = Path(scratch) / "run", warm_start(taught(seed, settings), folder)
+        trained, start = Path(scratch) / "run", taught_start(seed, settings, folder)
         run = {**QUIET, "seed": seed, "model": str(start), "budget": budget, "steps": NO_STEP_LIMIT}
         etude.train(settings["method"], out=trained, **{**run, **own})
         yield start, Run.open(trained)
@@ -61,6 +62,15 @@ def taught(seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The imitation that an experiment's settings begin with, as `warm_start` takes it."""
     warm = {name.removeprefix("warm_"): value for name, value in settings.items() if name.startswith("warm_")}
     return {"tasks": settings["tasks"], "model": settings.get("model", "tiny"), "seed": seed, **WARM_UP, **warm}
+
+
+def taught_start(seed: int, settings: Mapping[str, Any], folder: Path) -> Path:
+    """The model that an experiment's settings begin with, under `folder`: after the imitation of `skill_...`, where there is one, and that of `warm_...`."""
+    skill = {name.removeprefix("skill_"): value for name, value in settings.items() if name.startswith("skill_")}
+    if skill:
+        lessons = {"model": settings.get("model", "tiny"), "seed": seed, **WARM_UP, **skill}
+        settings = {**settings, "model": str(warm_start(lessons, folder, name="skilled"))}
+    return warm_start(taught(seed, settings), folder)
 
 
 @contextmanager

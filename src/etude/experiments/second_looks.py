@@ -10,7 +10,7 @@ from typing import Any
 
 from etude.errors import InputError
 from etude.evals.measures import Average, Final, First, Measure
-from etude.experiments.imitate_first import imitate_first, shared_folder, taught, warm_start
+from etude.experiments.imitate_first import imitate_first, shared_folder, taught_start
 
 CHECKED, SAMPLES = 128, 8
 """Held-out tasks that the start's written checks are counted on, and episodes of each: checks may be rare."""
@@ -25,7 +25,7 @@ def second_looks(seed: int, settings: Mapping[str, Any], budget: str) -> dict[st
     quarter. `written_first`: share of the start's second answers that show work, at temperature 1; `worked_first`: accuracy of those. What has no value is left out.
     """
     with shared_folder() as folder:
-        written, worked = written_checks(warm_start(taught(seed, settings), folder), str(settings["tasks"]))
+        written, worked = written_checks(taught_start(seed, settings, folder), str(settings["tasks"]))
     record = imitate_first(seed, settings, budget)
     measures: dict[str, Measure] = {}
     for name in HELD_OUT:

@@ -61,6 +61,10 @@ def model_folder(spec: str) -> str:
     return spec
 
 
+SMALL = 10_000_000
+"""Weights below which a model takes a learning rate of its own by default: `tiny`, and what came of it."""
+
+
 @dataclass
 class LanguageModel:
     """A causal LM, its tokenizer and its sampler. The learner and the sampler share the weights.
@@ -118,7 +122,7 @@ class LanguageModel:
         if learner is not None and learner.lora_rank > 0:
             model = _with_adapter(model, learner)
             recommended = 1e-4
-        if spec == "tiny":
+        if sum(p.numel() for p in model.parameters()) < SMALL:
             recommended = 3e-4
         return cls.wrap(model, tokenizer, name=spec, slots=slots, recommended_lr=recommended)
 

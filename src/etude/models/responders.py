@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from etude.errors import InputError
-from etude.models.endpoint import Endpoint, Reply
+from etude.ledger import Ledger
+from etude.models.remote import Endpoint, Query
+from etude.models.replies import Reply, count_replies
 from etude.models.sampling import Request, SamplingParams, stream_key
-from etude.types import Message, Task
+from etude.types import Message
 
 if TYPE_CHECKING:
     from etude.models.language import LanguageModel
+    from etude.models.schemas import Schema
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A conversation to be gone on with, under a name that its random numbers depend on."""
+    """A conversation to be gone on with, under a name that its random numbers depend on.
+
+    schema: the form that the answer must have, for a responder that can enforce it; see `etude.models.structured`, which checks it in any case.
+    """
 
     id: str
     messages: tuple[Message, ...]
+    schema: Schema[Any] | None = None
 
 
 class Responder(Protocol):
@@ -37,6 +44,11 @@ class Responder(Protocol):
     def likelihoods(self, asked: Sequence[Asked], answers: Sequence[Sequence[str]]) -> list[list[float]]:
         """Log-probability of each given answer as a whole, right after its conversation. Raises InputError where the responder has none."""
         ...
+
+
+def request_seed(key: Sequence[int | str], asked: Asked) -> int:
+    """The seed of a conversation's first sample, as servers take it: 31 bits of the key and the conversation's name."""
+    return stream_key(*key, asked.id) % 2**31
 
 
 @dataclass
@@ -76,11 +88,33 @@ class RemoteResponder:
     endpoint: Endpoint
 
     def replies(self, asked: Sequence[Asked], params: SamplingParams, *, samples: int, key: Sequence[int | str]) -> list[list[Reply]]:
-        tasks = [Task(each.id, each.messages) for each in asked]
-        return self.endpoint.sample(tasks, params, samples=samples, seed=stream_key(*key) % 2**31)
+        return self.endpoint.answers([Query(a.messages, params, samples, request_seed(key, a), a.schema, repr(a.id)) for a in asked])
 
     def fits(self, messages: Sequence[Message], new_tokens: int) -> bool:
         return True
 
     def likelihoods(self, asked: Sequence[Asked], answers: Sequence[Sequence[str]]) -> list[list[float]]:
         raise InputError("an endpoint gives no log-probabilities of options; leave --option-logits out, or measure a model that runs here")
+
+
+@dataclass
+class CountedResponder:
+    """Another responder, whose answers are counted into a ledger: tokens written and read, and a call each under `role`.
+
+    A run that is replayed from kept answers counts the same as one that asked for them; what went over the network is in the endpoint's own `allowance.spent`.
+    """
+
+    responder: Responder
+    ledger: Ledger
+    role: str = "policy"
+
+    def replies(self, asked: Sequence[Asked], params: SamplingParams, *, samples: int, key: Sequence[int | str]) -> list[list[Reply]]:
+        rows = self.responder.replies(asked, params, samples=samples, key=key)
+        count_replies(self.ledger, (reply for row in rows for reply in row), self.role)
+        return rows
+
+    def fits(self, messages: Sequence[Message], new_tokens: int) -> bool:
+        return self.responder.fits(messages, new_tokens)
+
+    def likelihoods(self, asked: Sequence[Asked], answers: Sequence[Sequence[str]]) -> list[list[float]]:
+        return self.responder.likelihoods(asked, answers)

@@ -6,14 +6,14 @@ parts is unusable, and its question is left out: whoever trains on pairs must no
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 
 from etude.errors import InputError
 from etude.ledger import FORWARD, Ledger
-from etude.models.endpoint import Endpoint
 from etude.models.language import LanguageModel
+from etude.models.remote import Endpoint
+from etude.models.replies import count_replies
 from etude.models.sampling import Request, SamplingParams, stream_key
 from etude.tasks.base import prompt_key
 from etude.tasks.rewriters import RewriteCache
@@ -87,9 +87,7 @@ def endpoint_writer(endpoint: Endpoint, params: SamplingParams, seed: int) -> Wr
 
     def write(asked: Sequence[Task], ledger: Ledger) -> list[str]:
         replies = [row[0] for row in endpoint.sample([asking(task) for task in asked], params, samples=1, seed=seed % 2**31)]
-        ledger.generated_tokens += round(sum(r.length for r in replies if not math.isnan(r.length)))
-        ledger.prompt_tokens += round(sum(r.prompt_length for r in replies if not math.isnan(r.prompt_length)))
-        ledger.count_call("rewriter", len(replies))
+        count_replies(ledger, replies, "rewriter")
         return [r.text if r.finished else "" for r in replies]
 
     return write

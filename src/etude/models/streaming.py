@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from etude.errors import InputError
-from etude.models.endpoint import Endpoint
+from etude.models.remote import Endpoint
 from etude.models.sampling import FinishedEvent, Request, SamplingParams, TokenEvent
 from etude.types import Message
 

@@ -24,10 +24,12 @@ from etude.config import JudgeConfig
 from etude.errors import InputError
 from etude.ledger import FORWARD, Ledger
 from etude.models.averaged import AveragedModel
-from etude.models.endpoint import Endpoint
 from etude.models.language import LanguageModel
+from etude.models.remote import Endpoint, Query, is_endpoint
+from etude.models.responders import Asked, Responder
 from etude.models.sampling import Request, SamplingParams
-from etude.types import Message, Task
+from etude.models.schemas import Schema
+from etude.types import Message
 
 ROLE = "judge"
 """The role that judges' calls are counted under."""
@@ -35,11 +37,15 @@ ROLE = "judge"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a judge is asked, and the key of the random numbers that it answers with. subject: what the words are about, for a judge that does not need them."""
+    """What a judge is asked, and the key of the random numbers that it answers with.
+
+    subject: what the words are about, for a judge that does not need them. schema: the form of the answer, for an endpoint that can enforce it.
+    """
 
     messages: tuple[Message, ...]
     stream: int
     subject: Any = None
+    schema: Schema[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +178,34 @@ class EndpointJudge(Judge):
         self._threads.shutdown(cancel_futures=True)
 
     def _answer(self, question: Question) -> Judgement:
-        reply = self.endpoint.sample([Task(ROLE, question.messages)], self.params, samples=1, seed=question.stream % 2**31)[0][0]
+        (reply,) = self.endpoint.answer(Query(question.messages, self.params, seed=question.stream % 2**31, schema=question.schema, about="a judge's question"))
         counted = reply.length + reply.prompt_length
         if math.isnan(counted):
             counted = len(self.policy.render(question.messages)) + len(self.policy.tokenizer.encode(reply.text))
         return Judgement(reply.text, round(counted), reply.finished)
+
+
+class ResponderJudge(Judge):
+    """Whoever answers conversations, such as a scripted model. Tokens are those that the responder counts."""
+
+    def __init__(self, responder: Responder, name: str, params: SamplingParams, ledger: Ledger) -> None:
+        super().__init__(name, params, ledger)
+        self.responder = responder
+        self._asked: list[tuple[Question, Future[Judgement]]] = []
+
+    def ask(self, question: Question) -> Future[Judgement]:
+        future: Future[Judgement] = Future()
+        self._asked.append((question, future))
+        return future
+
+    def settle(self) -> None:
+        asked, self._asked = self._asked, []
+        conversations = [Asked(str(question.stream), question.messages, question.schema) for question, _ in asked]
+        rows = self.responder.replies(conversations, self.params, samples=1, key=(ROLE,))
+        for (_, future), (reply,) in zip(asked, rows, strict=True):
+            counted = round(sum(length for length in (reply.length, reply.prompt_length) if not math.isnan(length)))
+            self._count(counted, 1)
+            future.set_result(Judgement(reply.text, counted, reply.finished))
 
 
 def open_judge(config: JudgeConfig, policy: LanguageModel, ledger: Ledger, *, stop: tuple[str, ...] = ()) -> Judge:
@@ -191,12 +220,14 @@ def open_judge(config: JudgeConfig, policy: LanguageModel, ledger: Ledger, *, st
         return LocalJudge(policy.copy(f"the start of {policy.name}"), params, ledger)
     if config.judge == "average":
         return AverageJudge(policy, config.judge_decay, params, ledger)
-    if config.judge.startswith(("http://", "https://")):
+    if is_endpoint(config.judge):
         endpoint = Endpoint.parse(config.judge, concurrency=config.judge_concurrency)
         endpoint.check()
         return EndpointJudge(endpoint, policy, params, ledger)
     try:
         model = LanguageModel.load(config.judge, device=str(policy.device))
     except InputError as error:
-        raise InputError(f"--judge {config.judge} can't be used: {error}; expected live, frozen, average, a model, or http://host:port/v1#model") from error
+        raise InputError(
+            f"--judge {config.judge} can't be used: {error}; expected live, frozen, average, a model, http://host:port/v1#model, or openai:NAME"
+        ) from error
     return LocalJudge(model, params, ledger)

@@ -12,12 +12,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 from etude.errors import InputError, NonFiniteError
 from etude.ledger import FORWARD, Ledger
 from etude.models.language import LanguageModel
 from etude.models.sampling import FinishedEvent, Request, SamplingParams, stream_key
-from etude.tasks.base import TOOL_COUNTS, Environment, TaskSet
+from etude.tasks.base import EPISODE_TAGS, TOOL_COUNTS, Environment, TaskSet
 from etude.types import Completion, Message, Segment, StopReason, Task, Trajectory
 
 
@@ -51,7 +52,7 @@ class Episode:
     segments: list[Segment] = field(default_factory=list)
     reward: float = 0.0
     correct: float | None = None
-    tools: dict[str, int] = field(default_factory=dict)
+    tools: dict[str, Any] = field(default_factory=dict)
     stop_reason: StopReason = "length"
     writing: Completion | None = None
 
@@ -237,6 +238,7 @@ class Episodes:
             episode.correct = float(answer.info["correct"])
         for name in TOOL_COUNTS & answer.info.keys():
             episode.tools[name] = episode.tools.get(name, 0) + int(answer.info[name])
+        episode.tools |= answer.info.get(EPISODE_TAGS, {})
         if answer.done:
             episode.stop_reason = "environment"
             return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from etude.ledger import Ledger
-from etude.models.endpoint import Endpoint
 from etude.models.language import LanguageModel
+from etude.models.remote import Endpoint
+from etude.models.replies import count_replies
 from etude.models.sampling import SamplingParams, stream_key
 from etude.rollouts.episodes import EpisodeRequest, close_all, run_episodes
 from etude.tasks.base import Environment, TaskSet
@@ -61,9 +61,7 @@ def _held_with(
             if not running:
                 break
             replies = [row[0] for row in endpoint.sample([Task(tasks[i].id, tuple(histories[i])) for i in running], params, samples=1, seed=seed)]
-            spent.generated_tokens += round(sum(r.length for r in replies if not math.isnan(r.length)))
-            spent.prompt_tokens += round(sum(r.prompt_length for r in replies if not math.isnan(r.prompt_length)))
-            spent.count_call(ROLE, len(replies))
+            count_replies(spent, replies, ROLE)
             going_on = []
             for i, reply in zip(running, replies, strict=True):
                 trajectories[i].segments.append(Segment([], "policy", reply.text))

@@ -7,6 +7,7 @@ network, no home and no other process. Several jails work side by side, each on 
 from __future__ import annotations
 
 import atexit
+import base64
 import contextlib
 import json
 import os
@@ -59,6 +60,14 @@ class JailSandbox(Sandbox):
     def run(self, codes: Sequence[str]) -> list[Result]:
         return list(self._threads.map(self._once, codes))
 
+    def run_in(self, archive: bytes, code: str) -> Result:
+        """Run code in a copy of some files: a tar archive, unpacked in the call's private /tmp, where the code starts.
+
+        Nothing that the code does to them comes back, and no other call sees them. They count towards the limits `disk` and `file`; where they do not fit, the
+        status is `error`.
+        """
+        return self._threads.submit(self._once, code, archive).result()
+
     def session(self) -> Session:
         return _JailSession(self)
 
@@ -76,10 +85,10 @@ class JailSandbox(Sandbox):
         self._jails = [j for j in self._jails if j.alive] + [jail]
         return jail
 
-    def _once(self, code: str) -> Result:
+    def _once(self, code: str, archive: bytes | None = None) -> Result:
         jail = self.take()
         try:
-            return jail.run(code, keep=False)
+            return jail.run(code, keep=False, archive=archive)
         finally:
             self.give(jail)
 
@@ -135,13 +144,13 @@ class _Jail:
                 "or use the safe interpreter"
             ) from error
 
-    def run(self, code: str, *, keep: bool) -> Result:
-        """The result of a call. keep: the next call goes on from its state."""
+    def run(self, code: str, *, keep: bool, archive: bytes | None = None) -> Result:
+        """The result of a call. keep: the next call goes on from its state. archive: files to start in."""
         no = refused(code, self.limits)
         if no is not None:
             return no
         try:
-            self._send({"code": code, "keep": keep})
+            self._send({"code": code, "keep": keep, "files": base64.b64encode(archive).decode() if archive else None})
             answer = self._receive(time.monotonic() + self.limits.seconds + GRACE)
         except (OSError, EOFError, TimeoutError, ValueError) as error:
             self.close()

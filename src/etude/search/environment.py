@@ -21,7 +21,7 @@ from etude.rewards import judge
 from etude.rollouts.episodes import close_all
 from etude.search.mcts import Child, Place, Search
 from etude.search.tree import Node, Tree
-from etude.tasks.base import TOOL_COUNTS, Environment, EnvironmentStep, TaskSet
+from etude.tasks.base import EPISODE_TAGS, TOOL_COUNTS, Environment, EnvironmentStep, TaskSet
 from etude.types import Completion, Message, Segment, Task, Trajectory
 
 Key = tuple[int | None, str]
@@ -124,6 +124,8 @@ class EnvironmentSearch:
             for name in TOOL_COUNTS:
                 counts = [int(turn.state["info"][name]) for turn in turns if name in turn.state["info"]]
                 attempt.tags |= {name: sum(counts)} if counts else {}
+            for turn in turns:
+                attempt.tags |= turn.state["info"].get(EPISODE_TAGS, {})
         return attempt
 
     def _sampled(self, requests: Sequence[Request]) -> list[Completion]:
@@ -154,7 +156,7 @@ class EnvironmentSearch:
             "messages": [asdict(m) for m in answer.messages],
             "observed": observed,
             "reward": answer.reward,
-            "info": {name: value for name, value in answer.info.items() if name == "correct" or name in TOOL_COUNTS},
+            "info": {name: value for name, value in answer.info.items() if name in ("correct", EPISODE_TAGS) or name in TOOL_COUNTS},
             "stop_reason": completion.stop_reason if self._live[search.place] is None else "environment" if answer.done else "length",
         }
         return Child(state, terminal=answer.done or answer.reward < 0 or full)

@@ -128,12 +128,15 @@ RIGHT = 0.5
 """A verdict from here on counts as a right answer, where right and wrong ones are counted."""
 TOOL_COUNTS = frozenset({"tool_calls", "tool_errors"})
 """Entries of a step's info that are added up over an episode: calls of a tool in this step, and those of them that the tool itself says failed."""
+EPISODE_TAGS = "episode_tags"
+"""Entry of a step's info: a mapping of plain values that describe the episode so far. The last ones become tags of the trajectory."""
 
 
 class Environment(ABC):
     """A multi-turn episode. Cheap, single use: one instance, one `reset`, then `step` until done.
 
-    An environment with a tool reports what was called, and what failed, in `EnvironmentStep.info` under TOOL_COUNTS.
+    An environment with a tool reports what was called, and what failed, in `EnvironmentStep.info` under TOOL_COUNTS; whatever else is worth keeping of an episode
+    under EPISODE_TAGS.
     `EnvironmentStep.info["correct"]` of the last step, when present, is the verifier's verdict in [0, 1]; otherwise the episode's reward is taken.
     """
 

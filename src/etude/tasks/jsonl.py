@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from random import Random
 from typing import Any, Literal, get_args
 
 from etude.errors import InputError
 from etude.tasks import mathematics
 from etude.tasks.answers import final_answer, same_answer
-from etude.tasks.base import TaskSet, prompt_key
+from etude.tasks.base import prompt_key
+from etude.tasks.finite import FiniteTasks
 from etude.types import Message, Role, Task
 
 HELD_OUT_SHARE = 0.2
@@ -35,7 +35,7 @@ class _Row:
     named: bool
 
 
-class JsonlTaskSet(TaskSet):
+class JsonlTaskSet(FiniteTasks):
     """Tasks from one or two JSONL files.
 
     Held out is what says `"split": "test"` or stands in the second file. Where nothing says so it is a fixed fifth of the different prompts (at least 1,
@@ -47,6 +47,7 @@ class JsonlTaskSet(TaskSet):
     """
 
     max_new_tokens = 128
+    without_training = 'add lines with "split": "train"'
 
     def __init__(self, train: Path, test: Path | None = None, *, needs_answers: bool = True, hold_all_out: bool = False) -> None:
         """`needs_answers`: refuse tasks without a reference answer, because nothing else judges them. `hold_all_out`: every line is held out, whatever it says.
@@ -60,28 +61,7 @@ class JsonlTaskSet(TaskSet):
         rows = _with_unique_ids(rows)
         if needs_answers:
             _check_answers(rows)
-        self._train, self._held_out = ([], [r.task for r in rows]) if hold_all_out else _split(rows, train)
-        self._shuffled: dict[tuple[int, int], list[int]] = {}
-
-    @property
-    def train_size(self) -> int:
-        """Number of training tasks: the length of an epoch."""
-        return len(self._train)
-
-    def train_task(self, seed: int, index: int) -> Task:
-        if not self._train:
-            raise InputError(f'the task set {self.name} has no training tasks: everything in it is held out; add lines with "split": "train"')
-        epoch, place = divmod(index, len(self._train))
-        order = self._shuffled.get((seed, epoch))
-        if order is None:
-            order = list(range(len(self._train)))
-            Random(f"{seed}/{epoch}").shuffle(order)
-            # Two epochs at most are in use at once: a step may begin in one and end in the next.
-            self._shuffled = {key: o for key, o in self._shuffled.items() if key == (seed, epoch - 1)} | {(seed, epoch): order}
-        return self._train[order[place]]
-
-    def held_out(self) -> Sequence[Task]:
-        return self._held_out
+        super().__init__(*(([], [r.task for r in rows]) if hold_all_out else _split(rows, train)))
 
     def verify(self, task: Task, text: str) -> Mapping[str, float]:
         if task.answer is None:
@@ -115,22 +95,25 @@ def _correct(answer: str, given: str) -> bool:
 
 
 def _read(path: Path) -> list[_Row]:
+    return [_row(fields, place, f"{path.stem}-{place.rpartition(' ')[2]}") for fields, place in read_objects(path)]
+
+
+def read_objects(path: Path) -> list[tuple[dict[str, Any], str]]:
+    """The JSON objects of a file, one a line, each with its place ('FILE, line N') for messages. Raises InputError for a file or a line that is something else."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"the task file {path} cannot be read: {error.strerror}; expected a JSONL file") from error
     if b"\0" in content:
         raise InputError(f"the task file {path} is binary; expected text, one JSON object a line")
-    rows = []
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if line.strip():
-            rows.append(_row(line, f"{path}, line {number}", f"{path.stem}-{number}"))
-    if not rows:
+    lines = enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
+    objects = [(_object(line, place), place) for number, line in lines if line.strip() and (place := f"{path}, line {number}")]
+    if not objects:
         raise InputError(f'the task file {path} is empty; expected one JSON object a line, for example {{"prompt": "2+3=", "answer": "5"}}')
-    return rows
+    return objects
 
 
-def _row(line: bytes, place: str, default_id: str) -> _Row:
+def _object(line: bytes, place: str) -> dict[str, Any]:
     try:
         fields = json.loads(line.decode("utf-8"), parse_constant=_refuse)
         json.dumps(fields, ensure_ascii=False).encode("utf-8")
@@ -146,6 +129,10 @@ def _row(line: bytes, place: str, default_id: str) -> _Row:
         raise InputError(f"{place}: the JSON is nested too deeply") from error
     if not isinstance(fields, dict):
         raise InputError(f'{place}: a JSON {_json_type(fields)}; expected an object such as {{"prompt": "...", "answer": "..."}}')
+    return fields
+
+
+def _row(fields: dict[str, Any], place: str, default_id: str) -> _Row:
     split = fields.get("split")
     if split not in (None, *get_args(Split)):
         raise InputError(f'{place}: "split" is {split!r}; expected "train" or "test"')

@@ -18,6 +18,7 @@ KINDS = (
     "a built-in family (arithmetic, or arithmetic:terms=4 for harder tasks), a JSONL file (or train.jsonl,test.jsonl), gym:NAME for a reasoning-gym data set, "
     "textworld:FILE.z8,FILE.z8 (or a folder) for text adventures, "
     "scienceworld:NAME,NAME for experiments in ScienceWorld, "
+    "repos:FOLDER or swebench:FILE.jsonl,CLONES for repositories with a fault, humaneval:FILE.jsonl for functions to write, "
     "or file.py:Class for a TaskSet of your own"
 )
 
@@ -130,6 +131,18 @@ def _named(spec: str, *, judged_elsewhere: bool) -> TaskSet:
         from etude.tasks.science_world import ScienceWorld
 
         return ScienceWorld.parse(spec.partition(":")[2])
+    if spec.startswith("repos:"):
+        from etude.tasks.repos import RepositoryTasks
+
+        return RepositoryTasks.from_bank(spec.removeprefix("repos:"))
+    if spec.startswith("swebench:"):
+        from etude.tasks.repos import RepositoryTasks
+
+        return RepositoryTasks.from_swebench(spec.removeprefix("swebench:"))
+    if spec.startswith("humaneval:"):
+        from etude.tasks.humaneval import HumanEval
+
+        return HumanEval.parse(spec.removeprefix("humaneval:"))
     if ".py:" in spec:
         return _own(spec)
     if ".jsonl" in spec.lower():

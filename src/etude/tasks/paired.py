@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from string import ascii_uppercase
+from string import ascii_lowercase, ascii_uppercase
 from typing import Literal, get_args
 
 from etude.errors import InputError
@@ -42,9 +42,19 @@ class PairedItem:
         return "\n".join(f"{letter}) {option}" for letter, option in zip(ascii_uppercase, self.options, strict=False))
 
     @property
+    def keyed(self) -> str:
+        """The options as a small model can read them, one to a line: '91=a'. What is looked up comes first, and small letters are letters that it knows."""
+        return keyed(self.options)
+
+    @property
     def letters(self) -> str:
         """The letters that can be chosen."""
         return ascii_uppercase[: len(self.options)]
+
+
+def keyed(options: Sequence[object]) -> str:
+    """Options, one to a line, each before its letter: '91=a'."""
+    return "\n".join(f"{option}={letter}" for letter, option in zip(ascii_lowercase, options, strict=False))
 
 
 def paired_items(task_set: TaskSet, tasks: Sequence[Task], *, options: int = 4, seed: int = 0) -> list[PairedItem]:

@@ -24,12 +24,18 @@ WAYS: tuple[Way, ...] = get_args(Way)
 class Script:
     """Templates of what is said, with the fields {question}, {options} and {how}.
 
-    opening, again: by format. how: by format and by whether the model is to think first; empty where nothing is said about it.
+    opening, again: by format; {keyed} stands for the options in the form of '91=a'. how: by format and by whether the model is to think first; empty where nothing is said
+    about it. small: letters are written small.
     """
 
     opening: Mapping[Form, str]
     again: Mapping[Form, str]
     how: Mapping[tuple[Form, bool], str]
+    small: bool = False
+
+    def written(self, letter: str) -> str:
+        """An option's letter as this script writes it."""
+        return letter.lower() if self.small else letter
 
     def start(self, item: PairedItem, form: Form, way: Way) -> list[Message]:
         """The conversation up to the first answer: the task's own messages, the last of which asks."""
@@ -46,8 +52,8 @@ class Script:
         return replace(self, again={"generation": text, "choice": text})
 
     def _said(self, template: str, item: PairedItem, form: Form, way: Way) -> str:
-        options = item.lettered if form == "choice" else ""
-        return filled(template, {"question": item.task.prompt, "options": options, "how": self.how.get((form, way != "baseline"), "")})
+        options, keyed = (item.lettered, item.keyed) if form == "choice" else ("", "")
+        return filled(template, {"question": item.task.prompt, "options": options, "keyed": keyed, "how": self.how.get((form, way != "baseline"), "")})
 
 
 SCRIPTS: Mapping[str, Script] = {
@@ -65,9 +71,10 @@ SCRIPTS: Mapping[str, Script] = {
         },
     ),
     "short": Script(
-        opening={"generation": "{question}", "choice": "{question}\n{options}"},
+        opening={"generation": "{question}", "choice": "{question}\n{keyed}"},
         again={"generation": REQUESTS["short"], "choice": REQUESTS["short"]},
         how={},
+        small=True,
     ),
 }
 """Scripts by name: for models that follow instructions, and for small ones, which were taught what the short request means."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from etude.viewer.charts import SIDE, Chart, DrawnLine, draw
+from etude.viewer.charts import SIDE, Chart, DrawnChart, DrawnLine, draw
 
 COLOURS = ("#1c5fad", "#c4561a", "#14806a", "#7a4bb0", "#6b7480")
 """The report's colours on light ground; a page cannot say which ground it has, so the picture brings its own."""
@@ -13,9 +13,9 @@ LEFT, RIGHT, BOTTOM = 58, 34, 46
 LEGEND_ROW = 18
 
 
-def svg(chart: Chart, *, width: int = 720, height: int = 300) -> str | None:
+def svg(chart: Chart | DrawnChart, *, width: int = 720, height: int = 300) -> str | None:
     """The chart as an SVG document; None when there is nothing to draw. width, height: of the plot with its axes, in pixels; title and legend come on top."""
-    drawn = draw(chart)
+    drawn = chart if isinstance(chart, DrawnChart) else draw(chart)
     if drawn is None:
         return None
     top = 34 + LEGEND_ROW * len(drawn.lines) + 10

@@ -29,9 +29,9 @@ from etude.memory import Curriculum, PairedCurriculum, RoundsCurriculum, Uniform
 from etude.method import State, register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.models.averaged import AveragedModel, annealed
-from etude.models.endpoint import Endpoint
 from etude.models.language import LanguageModel
 from etude.models.learner import SUMMAND
+from etude.models.remote import Endpoint, is_endpoint
 from etude.models.rewriting import Writer, endpoint_writer, local_writer, rewrite_once
 from etude.models.sampling import SamplingParams
 from etude.objectives import Aggregation
@@ -226,7 +226,7 @@ class CoReward(GRPO):
         """What writes for `--rewriter`: the policy as it starts, another model, or an endpoint."""
         config = self.config
         params = SamplingParams(config.rewrite_tokens, temperature=config.rewrite_temperature, top_p=config.rewrite_top_p)
-        if spec.startswith(("http://", "https://")):
+        if is_endpoint(spec):
             endpoint = Endpoint.parse(spec)
             endpoint.check()
             return endpoint_writer(endpoint, params, self.run.stream("rewriter"))

@@ -44,8 +44,8 @@ from etude.types import Group, Message, Metrics, Trajectory, mean, trajectories_
 
 SELF_JUDGED = {"method": "ssr-zero", "judge_tokens": 32}
 """Arms of the claim that are rewarded by their own judgements."""
-WARM_TASKS = "translation-judging:judging=0.8,noise=0.15,slips=0.18"
-"""What the claim's starts imitate: judgements, noisy ones, and translations with the slips that the embedded model makes."""
+WARM_TASKS = "translation-judging:judging=0.85,noise=0.05,slips=0.18,qualities=0,held_out_tasks=100"
+"""What the claim's starts imitate: judgements, a few of them noisy, and translations with the slips that the embedded model makes, of sentences of three words."""
 
 
 @dataclass
@@ -115,21 +115,23 @@ class SSRZeroConfig(JudgedConfig):
         ),
         common={
             "model": "tiny",
-            "tasks": "translation",
-            "tasks_per_step": 16,
+            "tasks": "translation:qualities=0,held_out_tasks=100",
+            "tasks_per_step": 8,
             "group_size": 8,
-            "lr": 3e-4,
+            "lr": 2e-4,
             "eval_tasks": 96,
             "eval_samples": 4,
             "evaluate_every": 10,
             "warm_tasks": WARM_TASKS,
-            "warm_steps": 100,
-            "warm_lr": 1.5e-3,
+            "warm_steps": 260,
+            "warm_tasks_per_step": 32,
+            "warm_lr": 2e-3,
+            "warm_schedule": "linear",
             "probe": "never",
         },
         experiment="etude.experiments.judged_translations:judged_translations",
-        budget="200k-tokens",
-        seeds=reported_seeds(3),
+        budget="40k-tokens",
+        seeds=reported_seeds(6),
         tests=(
             Comparison("gain by its own scores", "ssr-zero", None, Final("pass_rate") - Final("pass_rate_first"), margin=0.1),
             Comparison("what the scores say", "ssr-zero", "uninformative judge", Final("pass_rate"), margin=0.1),
@@ -160,10 +162,12 @@ class SSRZeroConfig(JudgedConfig):
                 otherwise="the model translates almost nothing, or almost everything",
             ),
         ),
-        tried="The form of the judgement, after 60 steps of imitation at 1e-3 on seed 0, three quarters of the tasks judgements; rank correlation of the digit with the share "
-        "of right words, over the model's own translations. A bare digit, at temperature 0.7: 0.12. The judge's own translation and then a digit, greedily: 0.05. Neither can "
-        "be learnt from. Marks for each word, a larger share of judgements and 100 steps at 1.5e-3 are the next guess; no run has shown yet that they are enough, and the "
-        "first precondition says so where they are not.",
+        tried="All on seed 0. The judge decides; the numbers are the rank correlation of its scores with quality. A bare digit, at temperature 0.7: 0.12. The judge's own "
+        "translation and then a digit, greedily: 0.05. Marks for each word, sentences with qualities, demonstrations that slip: 0.19 after 100 steps of 64 at 1.5e-3; it "
+        "translated 85 % of the words rightly, its digits followed the marks, and nearly every mark was `=`, so that 96 % of the pairs in the first step were tied and pass@1 "
+        "fell from 33 to 20 %. Shorter sentences (qualities=0.2), 200 steps of 32 at 3e-3: 0.49, and 40k tokens of learning at 3e-4 took pass@1 from 45 to 12 % and the score "
+        "to 0.96: what the judge does not see became the rule. Without qualities, and with a translation of the judge's own that never slips in the last 120 of 260 steps: "
+        "0.68; 29k tokens at 2e-4 then raised pass@1 from 44 to 65 %, and the correlation to 0.71; 36 steps, to 70 % and 0.75.",
         quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "tasks_per_step": 4, "group_size": 4},
     ),
 )

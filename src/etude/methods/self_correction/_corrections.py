@@ -19,8 +19,13 @@ from etude.types import Metrics, Task, Trajectory, mean, trajectories_of
 
 FROM_COPIES: Mapping[str, Any] = {
     "tasks": "check-and-fix:pool=128",
-    "warm_tasks": "check-and-fix:copies=0.85,edits=0.05,misses=0.5",
-    "warm_steps": 80,
+    "skill_tasks": "check-and-fix",
+    "skill_steps": 40,
+    "skill_lr": 2e-3,
+    "skill_schedule": "linear",
+    "warm_tasks": "check-and-fix:copies=0.95,misses=0.5",
+    "warm_steps": 24,
+    "warm_tasks_per_step": 32,
     "warm_lr": 1e-3,
     "lr": 3e-4,
     "eval_tasks": 256,
@@ -28,8 +33,16 @@ FROM_COPIES: Mapping[str, Any] = {
     "eval_temperature": 0.0,
     "evaluate_every": 0,
 }
-"""Settings that claims about second looks share: a start that was taught to repeat its answers, a pool of problems, and greedy measurement."""
-QUICK_START: Mapping[str, Any] = {"warm_steps": 1, "warm_tasks_per_step": 8, "tasks_per_step": 2, "group_size": 4, "eval_tasks": 8}
+"""Settings that claims about second looks share: a start that was taught to check and then to repeat its answers, a pool of problems, and greedy measurement."""
+QUICK_START: Mapping[str, Any] = {
+    "skill_steps": 1,
+    "skill_tasks_per_step": 8,
+    "warm_steps": 1,
+    "warm_tasks_per_step": 8,
+    "tasks_per_step": 2,
+    "group_size": 4,
+    "eval_tasks": 8,
+}
 """The same, reduced."""
 
 

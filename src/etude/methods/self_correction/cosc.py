@@ -22,7 +22,7 @@ from etude.config import Count
 from etude.curation import capped, conversation_example, distinct, rewarded, share_weights, with_origin
 from etude.curation.seeds import SeedConfig, SeedSource
 from etude.errors import InputError
-from etude.evals.measures import Final, First, Spent
+from etude.evals.measures import Final
 from etude.evals.program_rounds import round_metrics
 from etude.iterated import IteratedConfig, IteratedImitation, RoundConfig
 from etude.method import register
@@ -30,6 +30,9 @@ from etude.rewards import judge_shown
 from etude.tasks.program_rounds import ProgramEnvironment, concluded, programs_in
 from etude.tasks.revisions import VERDICTS
 from etude.types import Metrics, Task, Trajectory, mean, trajectories_of
+
+WORLD = "small-programs:high=9,factor_high=4"
+"""The claim's tasks."""
 
 
 @dataclass
@@ -59,49 +62,70 @@ class CoSCConfig(IteratedConfig):
     claim=Claim(
         statement="Fine-tuning on conversations in which programs are run, checked and corrected makes a model find and mend its own mistakes unasked, and it ends more "
         "accurate than one that was trained on programs alone.",
-        expectation="Where a reading shows only in the result, and after the seed 30 to 50 % of the first programs are wrong: from the same seed and on as many generated "
-        "tokens, held-out accuracy ends more than 5 points above self-training on programs without checks, and more than 5 points above the accuracy of its own first "
-        "programs. With the seed alone it ends lower.",
+        expectation="Where a reading shows only in the result, from a model that writes programs, and where the seed leaves 30 to 50 % of the first programs wrong: from the "
+        "same seed and on as many generated tokens, held-out accuracy ends more than 5 points above self-training on programs without checks, and more than 5 points above "
+        "the accuracy of its own first programs. After the seed alone it is lower.",
         arms=(
             Arm("cosc"),
-            Arm("programs alone", "cosc", {"tasks": "small-programs:high=9,factor_high=4,verify=false", "group_size": 26, "tasks_per_step": 170}),
-            Arm("seed alone", "cosc", {"rounds": 1, "steps_per_round": 160}),
+            Arm("programs alone", settings={"tasks": f"{WORLD},verify=false", "group_size": 20, "tasks_per_step": 40}),
         ),
         common={
             **ON_TINY,
-            "tasks": "small-programs:high=9,factor_high=4",
-            "lr": 1e-3,
-            "seed_tasks": 800,
-            "tasks_per_round": 300,
+            "method": "cosc",
+            "tasks": WORLD,
+            "warm_tasks": f"{WORLD},verify=false",
+            "warm_steps": 100,
+            "warm_tasks_per_step": 32,
+            "warm_lr": 2e-3,
+            "warm_schedule": "linear",
+            "lr": 2e-3,
+            "schedule": "linear",
+            "seed_tasks": 1600,
+            "tasks_per_round": 200,
             "group_size": 8,
-            "tasks_per_step": 64,
-            "steps_per_round": 80,
+            "tasks_per_step": 16,
+            "steps_per_round": 160,
+            "several_share": 0.3,
             "eval_samples": 4,
-            "evaluate_every": 80,
+            "evaluate_every": 160,
         },
-        budget="160-steps",
+        experiment="etude.experiments.checked_programs:checked_programs",
+        budget="320-steps",
         tests=(
-            Comparison("over programs alone", "cosc", "programs alone", Final("eval/pass@1"), margin=0.05),
-            Comparison("all rounds over the first", "cosc", None, Final("eval/correct@3") - Final("eval/correct@1"), margin=0.05),
-            Comparison("the second phase", "cosc", "seed alone", Final("eval/pass@1"), role="ablation"),
-            Comparison("over programs alone, with a vote of four", "cosc", "programs alone", Final("eval/maj@4"), role="ablation"),
-            Comparison("no more generated tokens", "cosc", "programs alone", Spent("generated_tokens"), better="lower", margin=-20000, role="ablation"),
+            Comparison("over programs alone", "cosc", "programs alone", Final("accuracy"), margin=0.05),
+            Comparison("all rounds over the first", "cosc", None, Final("accuracy") - Final("first_programs"), margin=0.05),
+            Comparison("the second phase", "cosc", None, Final("accuracy") - Final("seed_accuracy"), role="ablation"),
+            Comparison("over programs alone, with a vote of four", "cosc", "programs alone", Final("votes"), role="ablation"),
+            Comparison("no more generated tokens", "cosc", "programs alone", Final("tokens"), better="lower", margin=-20000, role="ablation"),
         ),
         preconditions=(
             Precondition(
                 "first programs are often wrong after the seed",
                 "cosc",
-                First("attempts/first_right"),
+                Final("first_right"),
                 at_least=0.5,
                 at_most=0.7,
                 otherwise="the seed taught too little, or left nothing to correct",
             ),
         ),
-        tried="How long a seed takes, on seed 0: 64 fresh lessons of small-programs a step, at 1e-3, left held-out pass@1 at 2.1 % after 20 steps and brought it to 25.5 % "
-        "after 40, when the pilot was stopped; 27.6 % of the first programs were right, and rising. So a phase has 80 steps here, and the numbers are smaller. Attempts and "
-        "examples a step of the arm without checks make up for its shorter texts, by the lengths of lessons. The second phase was not tried at this size.",
-        seeds=reported_seeds(3),
-        quick={"seed_tasks": 8, "tasks_per_round": 4, "rounds": 0, "steps_per_round": 1},
+        tried="On seed 0. From `tiny` itself, 64 fresh lessons of small-programs a step at 1e-3 left held-out pass@1 at 2.1 % after 20 steps and brought it to 25.5 % after "
+        "40. Hence a start that writes programs: 100 steps of 32 programs alone at 2e-3 take 28 CPU seconds and make two of three first programs right (76 % would be most "
+        "without a look at the digit). From there 80 steps of 32 lessons at 2e-3 (0.5 seconds a step) teach the form of a conversation: 96 held-out tasks 63.5 %, first "
+        "programs 60 %. But of the check only the digits are learnt, not yet whether they are equal ('7 3 ok'): it goes on after 28 % of the wrong answers and 20 % of the "
+        "right ones, so that rounds gain 3 points. The second phase kept 25 % of 600 attempts (as many are the same program), 14 % of them with several rounds; 40 steps "
+        "from the start on both went on after 35 % and 13 %.",
+        seeds=reported_seeds(6),
+        quick={
+            "warm_steps": 2,
+            "warm_tasks_per_step": 8,
+            "seed_tasks": 8,
+            "tasks_per_round": 4,
+            "group_size": 2,
+            "tasks_per_step": 4,
+            "steps_per_round": 1,
+            "eval_tasks": 8,
+            "evaluate_every": 1,
+        },
     ),
 )
 class CoSC(IteratedImitation):

@@ -53,7 +53,8 @@ class PairSFTConfig(CorrectionConfig):
             Comparison("pairs against own corrections", "pair-sft", "own corrections", Final("correct@2")),
         ),
         preconditions=repeats_itself("pair-sft"),
-        tried="Nothing yet.",
+        tried="No arm was run; STaR's card has what was seen of another start. To expect: where first answers are often right and repeated, most right second answers "
+        "are repetitions, so most pairs show another answer and no check.",
         seeds=reported_seeds(3),
         quick={**QUICK_START, "tasks_per_round": 8, "steps_per_round": 1, "rounds": 1},
     ),

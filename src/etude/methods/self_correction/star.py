@@ -29,12 +29,12 @@ from etude.types import Trajectory
     config=CorrectionConfig,
     claim=Claim(
         statement="Imitating one's own corrections teaches second attempts to mend mistakes, and right answers after right ones keep it from spoiling them.",
-        expectation="From a model that repeats its answers, three rounds lift the greedy accuracy of second answers to held-out tasks by more than 10 points.",
+        expectation="From a model that repeats its answers, two rounds lift the greedy accuracy of second answers to held-out tasks by more than 10 points.",
         arms=(
             Arm("star", settings={"method": "star"}),
             Arm("with right ones", "star", {"method": "star", "keep_right": True}),
         ),
-        common={**FROM_COPIES, "rounds": 3, "tasks_per_round": 240, "group_size": 8, "steps_per_round": 20},
+        common={**FROM_COPIES, "rounds": 2, "tasks_per_round": 240, "group_size": 8, "steps_per_round": 20},
         experiment="etude.experiments.second_looks:second_looks",
         budget="100-steps",
         tests=(
@@ -42,8 +42,12 @@ from etude.types import Trajectory
             Comparison("right answers are left alone", "with right ones", "star", Final("broken"), better="lower", role="ablation"),
         ),
         preconditions=repeats_itself("star"),
-        tried="Nothing yet.",
-        seeds=reported_seeds(3),
+        tried="On seed 0, from another start: 40 steps of 64 lessons in checking at 2e-3, then 24 of 32 with copies=0.95, misses=0.5 at 1e-3. It repeats every answer "
+        "when it is greedy (10.2 % right both times, 128 tasks); at temperature 1 it shows work in 1.8 to 2.0 % of its second answers, and one in five to one "
+        "in three of those are right. One round of 240 tasks and 20 steps from there took second answers to 34.4 %, first ones to 28.9 % (mended 28.9 %, spoilt "
+        "23.4 %). That start checks too badly for the precondition; the lessons here are more, and SCoRe's card has what was seen of them after half as many. "
+        "Neither they nor the second arm were tried in full.",
+        seeds=reported_seeds(5),
         quick={**QUICK_START, "tasks_per_round": 8, "steps_per_round": 1, "rounds": 2},
     ),
 )

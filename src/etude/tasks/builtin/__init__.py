@@ -32,6 +32,7 @@ _FAMILIES = {
     "strategies": "strategies:StrategyWorld",
     "column-sums": "column_sums:ColumnSums",
     "crafting": "crafting:Crafting",
+    "repair": "repair:Repair",
 }
 
 

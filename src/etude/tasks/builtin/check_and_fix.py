@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import Random
-from string import ascii_uppercase
+from string import ascii_lowercase
 from typing import Any
 
 from etude.errors import InputError
@@ -16,6 +16,7 @@ from etude.tasks.base import Environment
 from etude.tasks.builtin.arithmetic import Arithmetic
 from etude.tasks.builtin.generated import Problem
 from etude.tasks.builtin.slips import wrong_number
+from etude.tasks.paired import keyed
 from etude.tasks.revisions import REQUESTS, RevisionEnvironment, judge_attempts
 from etude.types import Message, Task, Trajectory
 
@@ -31,7 +32,7 @@ class CheckAndFix(Arithmetic):
     rest work it out. misses: share of demonstrated first answers that are wrong by a near miss; None for answers out of work with half as many slips again.
     pool: training problems in all, gone through again and again in an order that changes (0: always new ones).
     looks: requests to check in an episode. choices: share of the problems that come with four
-    options, 'A) 91' one to a line, and are answered by a letter.
+    options, '91=a' one to a line, and are answered by a letter, which the work looks up in a last line of its own.
     """
 
     name = "check-and-fix"
@@ -81,17 +82,19 @@ class CheckAndFix(Arithmetic):
             if (near := wrong_number(values[0], random)) not in values:
                 values.append(near)
         random.shuffle(values)
-        letter = ascii_uppercase[values.index(int(problem.answer))]
-        asked = "\n".join([problem.prompt, *(f"{name}) {value}" for name, value in zip(ascii_uppercase, values, strict=False))])
-        return Problem(problem.key, asked, letter, {**problem.info, "values": values})
+        letter = ascii_lowercase[values.index(int(problem.answer))]
+        return Problem(problem.key, f"{problem.prompt}\n{keyed(values)}", letter, {**problem.info, "values": values})
 
     def work(self, task: Task, random: Random, slips: float) -> tuple[list[str], str]:
         lines, answer = super().work(task, random, slips)
         values = task.info.get("values")
         if values is None:
             return lines, answer
-        # Work that leads to none of the options ends in a guess.
-        return lines, ascii_uppercase[values.index(int(answer)) if int(answer) in values else random.randrange(OPTIONS)]
+        if int(answer) not in values:
+            # Work that leads to none of the options ends in a guess.
+            return lines, random.choice(ascii_lowercase[:OPTIONS])
+        letter = ascii_lowercase[values.index(int(answer))]
+        return [*lines, f"{answer}={letter}"], letter
 
     def environment(self) -> Environment:
         return RevisionEnvironment(REQUEST.content, self.max_turns)
@@ -108,7 +111,9 @@ class CheckAndFix(Arithmetic):
         return said
 
     def first_answer(self, task: Task, random: Random) -> str:
-        """A first answer to demonstrate."""
+        """A first answer to demonstrate. A letter that is given at once is a guess: otherwise lessons teach to trust the first one instead of looking it up."""
+        if task.info.get("values") is not None:
+            return random.choice(ascii_lowercase[:OPTIONS])
         if self.misses is None:
             # It comes from work that is not shown, and goes wrong more often.
             return self.work(task, random, min(0.9, 1.5 * self.slips))[1]

@@ -41,7 +41,8 @@ class Crafting(GeneratedTaskSet):
     Each turn is one action: `take X` of what has no recipe, `make X` of what its two ingredients are held of, `count` to see what is held, and `answer: X` to hand in the
     goal. The world says `ok`, or `error` to what can't be done. An episode has `turns` turns.
 
-    One of the recipes is of no use. The others stand in an order in which they can be followed; shuffled: in any order.
+    One of the recipes is of no use. The others, two or three, stand in an order in which they can be followed. shuffled: in any order; shallow: always two, which makes
+    six steps.
     partial: an episode that runs out of turns is worth the share of things that it got of those it had to; otherwise nothing. slips: how often demonstrations err in a
     turn. stuck: how often an expert whose step gave an error does the same again.
     lessons: share of training tasks that ask whether a step of such an episode was good, in the form `etude.tasks.step_judging.SHORT`; for imitation alone.
@@ -60,6 +61,7 @@ class Crafting(GeneratedTaskSet):
         turns: int = 14,
         partial: bool = False,
         shuffled: bool = False,
+        shallow: bool = False,
         stuck: float = 0.9,
         lessons: float = 0.0,
         lesson_noise: float = 0.15,
@@ -71,13 +73,13 @@ class Crafting(GeneratedTaskSet):
         for name, share in {"stuck": stuck, "lessons": lessons, "lesson_noise": lesson_noise}.items():
             if not 0 <= share <= 1:
                 raise InputError(f"{name} is {share:g}; expected a share in [0, 1]")
-        self.partial, self.shuffled, self.stuck, self.lessons, self.lesson_noise = partial, shuffled, stuck, lessons, lesson_noise
+        self.partial, self.shuffled, self.shallow, self.stuck, self.lessons, self.lesson_noise = partial, shuffled, shallow, stuck, lessons, lesson_noise
         self.max_turns = turns
         self.max_new_tokens = 20
 
     def draw(self, random: Random) -> Problem:
         names = dict(zip("gabcdefxyz", random.sample(ITEMS, 10), strict=True))
-        shape = list(random.choice(SHAPES))
+        shape = list(SHAPES[0] if self.shallow else random.choice(SHAPES))
         if self.shuffled:
             random.shuffle(shape)
         shape.insert(random.randint(0, len(shape)), ("x", "y", "z"))

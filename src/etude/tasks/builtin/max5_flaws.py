@@ -21,7 +21,8 @@ class Max5Flaws(Max5):
     those of `max5`, on the same side of its held-out split.
 
     sums, high: as for `max5`. errors: how often a sum is wrong in the flawed half. jumps: share of the flawed half that is only an answer. `slips` of a
-    demonstration misjudge one step in three times as many, and name any other step of a flawed solution so often.
+    demonstration misjudge one step in three times as many. misnames: how often a demonstration that found a flaw names any other step (default: as often as `slips`
+    says), which leaves its verdict as it is.
     """
 
     name = "max5-flaws"
@@ -29,11 +30,13 @@ class Max5Flaws(Max5):
         "Check the numbered steps in order, and write your own result for each up to the first wrong one. End with a line 'answer: X', its number or -1."
     )
 
-    def __init__(self, *, errors: float = 0.4, jumps: float = 0.2, **options: Unpack[Max5FlawsOptions]) -> None:
+    def __init__(self, *, errors: float = 0.4, jumps: float = 0.2, misnames: float | None = None, **options: Unpack[Max5FlawsOptions]) -> None:
         super().__init__(jumps=jumps, **options)
         if not 0 < errors < 1:
             raise InputError(f"errors is {errors}; expected a rate between 0 and 1")
-        self.errors = errors
+        if misnames is not None and not 0 <= misnames <= 1:
+            raise InputError(f"misnames is {misnames}; expected a share in [0, 1]")
+        self.errors, self.misnames = errors, misnames
         self.max_new_tokens = (self.sums + 1) * (4 + len(str(2 * self.high))) + 8
 
     def draw(self, random: Random) -> Problem:
@@ -64,7 +67,7 @@ class Max5Flaws(Max5):
             if own != stands:
                 found = number
                 break
-        if found != FLAWLESS and random.random() < slips:
+        if found != FLAWLESS and random.random() < (slips if self.misnames is None else self.misnames):
             found = random.choice([n for n in range(len(checked.steps)) if n != found])
         return lines, str(found)
 

@@ -19,10 +19,11 @@ MOST_TRIES = 200
 
 
 class Rating(Arithmetic):
-    """'rate: compute 9*8+19' and below it '9*8=72', '72+19=90', 'answer: 90' -> '9*8=72', '72+19=91', '91, 90', 'answer: -0.5'.
+    """'rate: compute 9*8+19' and below it '9*8=72', '72+19=90', 'answer: 90' -> '9*8=72', '72+19=91', '91-90=1', 'answer: -0.5'.
 
-    A solution with the right answer scores 1, one with another -0.5, one without -1. The line before the rating sets the answer that was worked out beside the one
-    that was stated. Expressions and difficulty are those of `arithmetic`.
+    A solution with the right answer scores 1, one with another -0.5, one without -1. The line before the rating takes the smaller of two answers, the one that was
+    worked out and the one that was stated, from the larger: to see whether a difference is 0 is easier to learn than to see whether two numbers are one.
+    Expressions and difficulty are those of `arithmetic`.
     right: share of solutions that are right; unanswered: share that state no answer; the rest are wrong.
     honest: share of demonstrations that work the expression out and compare; the others guess at once, between right and wrong alike.
     solving: share of tasks that ask for a solution as `arithmetic` does, so that imitation of this family keeps that too.
@@ -50,9 +51,9 @@ class Rating(Arithmetic):
             if not 0 <= share <= 1:
                 raise InputError(f"{name} is {share:g}; expected a share in [0, 1]")
         self.right, self.unanswered, self.honest, self.solving = right, unanswered, honest, solving
-        # Beyond a solution's: a rating of four tokens instead of a number, and the line that compares two numbers.
+        # Beyond a solution's: a rating of four tokens instead of a number, and the line that takes one number from another.
         digits = len(str(limit))
-        self.max_new_tokens += max(0, 4 - digits) + 2 * digits + 2
+        self.max_new_tokens += max(0, 4 - digits) + 3 * digits + 3
 
     def draw(self, random: Random) -> Problem:
         expression = self.expression(random)
@@ -77,8 +78,16 @@ class Rating(Arithmetic):
         if random.random() >= self.honest:
             return [], f"{random.choice(SCALE.values[:2]):g}"
         stated = final_answer(task.prompt)
-        lines.append(f"{value}, {stated or 'error'}")
+        lines.append(difference(value, stated))
         return lines, f"{SCALE.outcome(float(same_answer(stated, value)), answered=stated is not None):g}"
+
+
+def difference(own: str, stated: str | None) -> str:
+    """The line that compares two whole numbers, the larger first: '91-90=1'. Without a second one it says so: '91, error'."""
+    if stated is None:
+        return f"{own}, error"
+    smaller, larger = sorted((int(own), int(stated)))
+    return f"{larger}-{smaller}={larger - smaller}"
 
 
 def solution(expression: str, value: str, truth: float, random: Random) -> str:

@@ -1,7 +1,8 @@
 """`strategies`: three kinds of short tasks that ask to be solved in different ways, which an answer chooses by the word it begins with.
 
 A world for methods that learn which strategy to try first. All kinds open alike ('compute', something, 'then', an operation), so that the choice takes reading. In
-`lessons` every strategy is shown for every kind alike often, and how often it is shown right is fixed (RIGHT): who imitates them can do all four and prefers none.
+`lessons` every strategy is shown for every kind alike often, and how often it is shown right is fixed (RIGHT): who imitates them can do all four and prefers none. Wrong
+ones go wrong in one way for each strategy, so that the likeliest answer is wrong too where most lessons were.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Line(NamedTuple):
 
 class StrategyWorld(GeneratedTaskSet):
     """'compute 9*8 then +19 then -6': a chain -> 'pot: 9*8+19-6', which a calculator runs.
-    'compute 4 1 7 9 then reverse then +2': a list, which the calculator cannot read -> 'cot: 9 7 1 4', '11 9 3 6', 'answer: 11 9 3 6'.
+    'compute 4 1 7 then reverse then +2': a list, which the calculator cannot read -> 'cot: 7 1 4', '9 3 6', 'answer: 9 3 6'.
     'compute 5+6 then *3 then +4': a sum that is multiplied, whose program needs brackets -> 'l2m: ? 5+6=11', '? 11*3=33', '? 33+4=37', 'answer: 37'.
 
     lessons: show all strategies, right as often as RIGHT says; otherwise demonstrations take the best one and are right.
@@ -112,7 +113,7 @@ class StrategyWorld(GeneratedTaskSet):
     def work(self, task: Task, random: Random, slips: float) -> tuple[list[str], str]:
         lines = _lines(task.info["start"], task.info["operations"])
         if random.random() < slips:
-            lines = _gone_wrong(lines, task.info["operations"], random)
+            lines = _gone_wrong(lines, random)
         return [f"{line.asked}={line.result}" for line in lines], lines[-1].result
 
     def lesson(self, task: Task, strategy: Strategy, random: Random, *, right: bool) -> str:
@@ -122,7 +123,7 @@ class StrategyWorld(GeneratedTaskSet):
             return strategy.tag + _program(kind, start, operations, right, random)
         lines = _lines(start, operations)
         if not right:
-            lines = _gone_wrong(lines, operations, random)
+            lines = _gone_wrong(lines, random)
         if strategy.name == "direct":
             shown = []
         elif strategy.name == "l2m":
@@ -150,8 +151,8 @@ def _numbers(kind: str, random: Random) -> tuple[str, list[str]]:
 
 def _list(random: Random) -> tuple[str, list[str]]:
     """Digits, and two operations on them."""
-    items = random.sample("123456789", 4)
-    first, second = random.sample(["reverse", f"+{random.randint(2, 9)}", "sort"], 2)
+    items = random.sample("123456789", 3)
+    first, second = random.sample(["reverse", f"+{random.randint(2, 5)}", "sort"], 2)
     return " ".join(items), [first, second]
 
 
@@ -174,20 +175,15 @@ def _lines(start: str, operations: Sequence[str]) -> list[Line]:
     return lines
 
 
-def _gone_wrong(lines: Sequence[Line], operations: Sequence[str], random: Random) -> list[Line]:
-    """The steps with a mistake in one of them, from which the later ones go on. The answer is another one."""
+def _gone_wrong(lines: Sequence[Line], random: Random) -> list[Line]:
+    """Wrong work: it stops one operation early, which anybody can learn and greedy decoding does not mend. Where that changes nothing, the last result slips."""
     right = lines[-1].result
-    for _ in range(MOST_TRIES):
-        place = random.randrange(len(lines))
-        result = lines[place].result
-        slipped = " ".join(slipped_sequence(result.split(), random)) if " " in result else str(wrong_number(int(result), random))
-        rest = operations[len(operations) - (len(lines) - 1 - place) :] if place < len(lines) - 1 else []
-        # Work that goes on is work on the slipped result.
-        after = _lines(slipped, rest) if " " in slipped else _lines(f"{slipped}+0", rest)[1:]
-        done = [*lines[:place], Line(lines[place].asked, slipped), *after]
-        if done[-1].result != right:
-            return done
-    raise InputError(f"no slip in {MOST_TRIES} tries changes the answer {right}")
+    if lines[-2].result != right:
+        return list(lines[:-1])
+    slipped = right
+    while slipped == right:
+        slipped = " ".join(slipped_sequence(right.split(), random)) if " " in right else str(wrong_number(int(right), random))
+    return [*lines[:-1], Line(lines[-1].asked, slipped)]
 
 
 def _program(kind: str, start: str, operations: Sequence[str], right: bool, random: Random) -> str:

@@ -20,6 +20,8 @@ MOST_TRIES = 200
 """Changes drawn until one is better, or worse, as wanted."""
 FIRST = 0.25
 """Share of lessons that show a first attempt; the others show a step from one."""
+BEGUN_RIGHT = 0.25
+"""Of the lessons in improving, the share that begins from a right attempt, which half of them leave as it is."""
 CHANGED: Mapping[Mode, tuple[int, int]] = {"improve": (1, 2), "diverge": (2, 4)}
 """How many digits a lesson's step turns over, at least and at most."""
 
@@ -33,7 +35,8 @@ class SubsetTarget(GeneratedTaskSet):
 
     numbers: how many, at least 2. high: largest of them, up to 99.
     lessons: training tasks are a short school instead, to be imitated: first attempts that miss, and steps from an attempt that turn a few digits over, half of them for the
-    worse, after the requests of `etude.tasks.iterates` in their short form. Whoever has gone to it knows the form of a step and takes steps at random.
+    worse, after the requests of `etude.tasks.iterates` in their short form. A right attempt is left alone every other time. Whoever has gone to it knows the form of a step
+    and takes steps at random.
     """
 
     name = "subset-target"
@@ -100,14 +103,19 @@ class SubsetTarget(GeneratedTaskSet):
         if random.random() < FIRST:
             return Task(task.id, task.messages, None, {**task.info, "lesson": shown})
         mode: Mode = random.choice(("improve", "diverge"))
+        if mode == "improve" and random.random() < BEGUN_RIGHT:
+            shown = f"answer: {task.answer}"
+            attempt = [int(digit) for digit in task.answer or ""]
         asked = begun_from(task, shown, REQUESTS["short"][mode], self.feedback(task, shown), author="lesson").opening
         step = self._step(task, attempt, mode, better=random.random() < 0.5, random=random)
         return Task(task.id, asked, None, {**task.info, "lesson": f"answer: {written(step)}"})
 
     def _step(self, task: Task, attempt: list[int], mode: Mode, *, better: bool, random: Random) -> list[int]:
-        """An attempt with some digits turned over, so that it misses by less, or by no less; where no such change is found, any."""
+        """An attempt with some digits turned over, so that it misses by less, or by no less; where no such change is found, any. A right one is best left."""
         given, target = task.info["numbers"], task.info["target"]
         before = abs(target - total(given, attempt))
+        if better and not before and mode == "improve":
+            return attempt
         least, most = CHANGED[mode]
         step = attempt
         for _ in range(MOST_TRIES):

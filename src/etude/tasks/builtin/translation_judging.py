@@ -14,7 +14,7 @@ from etude.types import Task
 DIGIT_PROMPT = "score to {target_language}: {source}\n{candidate}"
 """How a model of these languages is asked for its judgement of a candidate: one digit, 0 to 9."""
 HIGHEST = 9
-FAULTLESS = 0.3
+FAULTLESS = 0.2
 """Share of the candidates without any mistake."""
 PLANTED = 0.2
 """Share of the candidates that have to get 0 whatever is right about them."""
@@ -24,8 +24,9 @@ class TranslationJudging(Translation):
     """'to zomu: yeni rudo-en vel beki' -> 'answer: ibo paro u-chim rond', and 'score to zomu: yeni rudo-en vel beki\\nibo nuko u-chim rond' -> a judgement.
 
     A judgement first thinks: it translates the source itself and marks each of its words that the candidate has (`ibo= paro! u-chim= rond=`). Then it gives the candidate
-    a digit (`answer: 7`), HIGHEST times the share of words in common. Its own translation slips as translations do, and then it is unjust. Candidates are of all qualities.
-    Some are of kinds that get 0: the source itself, words of the wrong language among the right ones, two translations at once; some are another sentence.
+    a digit (`answer: 7`), HIGHEST times the share of words in common. Its own translation never slips: with slips in it, which words are marked is learnt much more slowly.
+    Candidates are of all qualities. Some are of kinds that get 0: the source itself, words of the wrong language among the right ones, two translations at once; some are
+    another sentence.
 
     judging: share of tasks that ask for a judgement. noise: chance that a demonstrated digit is any digit. shuffled: demonstrated digits are those of other candidates,
     so that they say nothing of this one. The reference answers are the digits by the reference translation all the same.
@@ -79,8 +80,7 @@ class TranslationJudging(Translation):
         if "candidate" not in task.info:
             return super().demonstration(task, seed)
         random = Random(f"{task.id}/demonstration/{seed}")
-        own = self.slipped(task.info["reference"], LANGUAGES[task.info["to"]], random, self.slips)
-        marks, digit = compared(task.info["candidate"], own)
+        marks, digit = compared(task.info["candidate"], task.info["reference"])
         if not task.info["may_score"]:
             digit = 0
         if self.shuffled:
