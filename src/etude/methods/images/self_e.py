@@ -124,7 +124,7 @@ FLOW_MATCHING = {"pull": 0.0, "longest": 0.0, "second_time": "same"}
         tried="Nothing was run yet.",
         seeds=reported_seeds(3),
         plot="eval/distance",
-        quick={"batch": 4, "eval_pictures": 16, "steps": 4, "steps_measured": (1, 2)},
+        quick={"batch": 4, "eval_pictures": 16, "steps": 2, "steps_measured": (1, 2)},
     ),
 )
 class SelfE(PictureMethod[FlowModel]):
