@@ -24,6 +24,7 @@ from etude.settings_file import saved_config
 METHODS = [listing.card.slug for listing in listings() if listing.card.family == "images"]
 SMALL: dict[str, Any] = {
     "batch": 2,
+    "export": "last",
     "eval_pictures": 8,
     "eval_variants": 2,
     "steps": 3,
