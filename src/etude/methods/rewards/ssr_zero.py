@@ -131,7 +131,7 @@ class SSRZeroConfig(JudgedConfig):
         },
         experiment="etude.experiments.judged_translations:judged_translations",
         budget="40k-tokens",
-        seeds=reported_seeds(6),
+        seeds=reported_seeds(12),
         tests=(
             Comparison("gain by its own scores", "ssr-zero", None, Final("pass_rate") - Final("pass_rate_first"), margin=0.1),
             Comparison("what the scores say", "ssr-zero", "uninformative judge", Final("pass_rate"), margin=0.1),
@@ -167,7 +167,9 @@ class SSRZeroConfig(JudgedConfig):
         "translated 85 % of the words rightly, its digits followed the marks, and nearly every mark was `=`, so that 96 % of the pairs in the first step were tied and pass@1 "
         "fell from 33 to 20 %. Shorter sentences (qualities=0.2), 200 steps of 32 at 3e-3: 0.49, and 40k tokens of learning at 3e-4 took pass@1 from 45 to 12 % and the score "
         "to 0.96: what the judge does not see became the rule. Without qualities, and with a translation of the judge's own that never slips in the last 120 of 260 steps: "
-        "0.68; 29k tokens at 2e-4 then raised pass@1 from 44 to 65 %, and the correlation to 0.71; 36 steps, to 70 % and 0.75.",
+        "0.68; 29k tokens at 2e-4 then raised pass@1 from 44 to 65 %, and the correlation to 0.71; 36 steps, to 70 % and 0.75. Six "
+        "reported seeds left both tests open (+21.0 points [8.9, 33.0] over the start, +20.4 [8.8, 31.9] over the uninformative judge, margins of 10); so twelve were asked "
+        "for.",
         quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "tasks_per_step": 4, "group_size": 4},
     ),
 )
