@@ -117,13 +117,8 @@ class FAPOGenRMConfig(DAPOConfig):
         "hardly checks: on six reported seeds (1000 to 1005; an earlier form of this claim, which was not supported) the start saw 54 % of the flaws and cleared 58 % of "
         "sound solutions, and both arms went to 'no flaw' (located from 26.9 % to 18.1 and 18.9 %). Hence the preconditions, and 120 lessons in checking alone before 12 "
         "with misnames, at a lower rate. With that, on seed 0 and 1536 rollouts: located from 48.1 % to 59.9 %, by the verdict alone to 43.8 %; cleared from 80.4 % to "
-<<<<<<< HEAD
-        "92.9 and 91.5 %. But on the six reported seeds the start saw 58 % of the flaws and cleared 58 % of sound solutions, from 47 and 42 to 76 and 84 %, so that most of them "
-        "could not check, and the claim was void; hence 240 lessons, not 120. These were not piloted.",
-=======
         "92.9 and 91.5 %. But on the six reported seeds the start saw 58 % of the flaws and cleared 58 % of sound solutions, from 47 and 42 to 76 and 84 %, so that "
         "most of them could not check, and the claim was void; hence 240 lessons, not 120. These were not piloted.",
->>>>>>> main
         seeds=reported_seeds(6),
         quick={"warm_steps": 1, "warm_tasks_per_step": 8, "eval_samples": 1, "eval_tasks": 16, "tasks_per_step": 4, "group_size": 4, "evaluate_every": 1},
     ),
