@@ -169,7 +169,7 @@ class Edges:
         return len(self.now)
 
     def __getitem__(self, rows: Tensor) -> Edges:
-        return Edges(*(getattr(self, each.name)[rows] for each in fields(self)))
+        return Edges(*[getattr(self, each.name)[rows] for each in fields(self)])
 
     def logprobs_under(self, velocity: Velocity, eta: float) -> Tensor:
         """How likely the steps are [E] under a policy that may have changed since."""
@@ -184,10 +184,11 @@ def edges_of(forest: Forest, advantages: Sequence[Tensor], kept: Sequence[Tensor
         if not plan.takes_noise(depth - 1):
             continue
         level, rows = forest.levels[depth], torch.nonzero(kept[depth])[:, 0]
-        times = [torch.full((len(rows),), plan.grid[at]) for at in (depth - 1, depth)]
         above = forest.levels[depth - 1].pictures[level.parents[rows]]
-        parts.append(Edges(above, level.pictures[rows], forest.of_nodes(forest.captions, depth)[rows], *times, level.logprobs[rows], advantages[depth][rows]))
-    return Edges(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Edges)))
+        captions = forest.of_nodes(forest.captions, depth)[rows]
+        now, then = (torch.full((len(rows),), plan.grid[at]) for at in (depth - 1, depth))
+        parts.append(Edges(above, level.pictures[rows], captions, now, then, level.logprobs[rows], advantages[depth][rows]))
+    return Edges(*[torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Edges)])
 
 
 def late_steps(steps: int, size: int, moved: int, stop: int) -> range:
