@@ -88,7 +88,7 @@ def measure_features() -> dict[str, Any]:
     return found
 
 
-def train_flow(*, steps: int = 2400, batch: int = 128, lr: float = 2e-3, dropped: float = 0.1) -> None:
+def train_flow(*, steps: int = 1600, batch: int = 128, lr: float = 2e-3, dropped: float = 0.1) -> None:
     """Flow matching on biased captions, so that kinds that never occur are left to be learnt. What is saved is the moving average of the weights."""
     torch.manual_seed(SEED)
     random, generator = np.random.default_rng(SEED), torch.Generator().manual_seed(SEED)
@@ -120,9 +120,9 @@ def measure_flow() -> dict[str, Any]:
 
 def train_scales(
     *,
-    tokenizer_steps: int = 2000,
+    tokenizer_steps: int = 1500,
     tokenizer_batch: int = 96,
-    steps: int = 2400,
+    steps: int = 1500,
     batch: int = 64,
     lr: float = 2e-3,
     dropped: float = 0.1,

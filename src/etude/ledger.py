@@ -112,6 +112,7 @@ _UNITS: dict[str, tuple[Callable[[Ledger], float], float]] = {
     "decode-steps": (lambda ledger: ledger.decode_steps, 1),
     "calls": (lambda ledger: ledger.calls, 1),
     "evaluations": (lambda ledger: ledger.task_evaluations, 1),
+    "forwards": (lambda ledger: ledger.forward_equivalents, 1),
     "seconds": (lambda ledger: ledger.seconds, 1),
     "minutes": (lambda ledger: ledger.seconds, 60),
 }
@@ -124,7 +125,7 @@ def spent_units(ledger: Ledger) -> list[str]:
 
 _SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 _FORM = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<suffix>[kmg]?)-(?P<unit>[a-z-]+)", re.IGNORECASE)
-_EXAMPLES = "as 400k-tokens, 1.5M-tokens, 20k-rollouts, 50-steps, 120-seconds, 2-minutes, 5k-env-steps, 1k-calls or 600-evaluations"
+_EXAMPLES = "as 400k-tokens, 1.5M-tokens, 20k-rollouts, 50-steps, 120-seconds, 2-minutes, 5k-env-steps, 1k-calls, 600-evaluations or 2G-forwards"
 
 
 @dataclass(frozen=True)

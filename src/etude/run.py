@@ -4,6 +4,7 @@
     metrics.jsonl        one object a logged step         trajectories.jsonl  sampled trajectories
     trees.jsonl          some trees of attempts, of methods that grow them: see `etude.rollouts.tree_record`
     search.json          the trees of a method that searches, as they are now: see `etude.searching`
+    drawings/            sheets and trees of what was drawn, of methods that draw: see `etude.picturing`
     judgements.jsonl     some transcripts of a judging model, of methods that ask one: see `etude.rewards.judges`
     probe.jsonl          one object a reading of the probe, where there is one: see `etude.watch`
     checkpoints/step-N/  see `etude.checkpoints`          result.json         how it ended: see `etude.summary`
@@ -39,6 +40,7 @@ from etude.summary import Summary
 from etude.tracking import require_trackers
 
 RUNS = Path("runs")
+DRAWINGS = "drawings"
 """Where runs go that are not told a folder."""
 
 
@@ -268,7 +270,7 @@ class Run:
             ".lock",
         ):
             (self.folder / name).unlink(missing_ok=True)
-        for name in ("tensorboard", "wandb"):
+        for name in ("tensorboard", "wandb", DRAWINGS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()

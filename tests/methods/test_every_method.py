@@ -20,7 +20,8 @@ from etude.settings import build_config
 from etude.settings_file import saved_config
 
 SEARCHES = {listing.card.slug for listing in listings() if listing.card.searches}
-METHODS = [slug for slug in known_methods() if slug not in SEARCHES]
+DRAWS = {listing.card.slug for listing in listings() if listing.card.family == "images"}
+METHODS = [slug for slug in known_methods() if slug not in SEARCHES | DRAWS]
 SMALL: dict[str, Any] = {
     "tasks_per_step": 2,
     "group_size": 4,

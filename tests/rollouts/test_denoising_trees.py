@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.advantages.denoising import depth_normalised, fused_values, leaf_normalised
+from etude.advantages.denoising import all_kept, better_children, depth_normalised, extreme_leaves, fused_values, leaf_normalised
 from etude.errors import InputError
 from etude.models.flow import time_grid
-from etude.rollouts.denoising import Forest, Level, SplitNoise, TreePlan, edge_logprobs, grow_forest, late_steps
+from etude.rollouts.denoising import Forest, Level, SplitNoise, TreePlan, edges_of, grow_forest, late_steps
 
 
 def plan(steps: int = 10, splits: tuple[int, ...] = (0, 2, 4, 6), **more: Any) -> TreePlan:
     return TreePlan(time_grid(steps).tolist(), frozenset(splits), **more)
 
 
-def still(pictures: Tensor, now: float, captions: Tensor) -> Tensor:
+def still(pictures: Tensor, now: Tensor, captions: Tensor) -> Tensor:
     return torch.zeros_like(pictures)
 
 
@@ -51,15 +51,20 @@ def test_trees_grow_side_by_side_and_know_their_parents() -> None:
 def test_probabilities_of_edges_are_those_that_they_were_sampled_with() -> None:
     captions, noise = roots()
 
-    def velocity(pictures: Tensor, now: float, captions: Tensor) -> Tensor:
-        return pictures * now + captions[:, 0, None, None, None]
+    def velocity(pictures: Tensor, now: Tensor, captions: Tensor) -> Tensor:
+        return pictures * now[:, None, None, None] + captions[:, 0, None, None, None]
 
     forest = grow_forest(velocity, captions, noise, plan(4, (1,), noisy=frozenset({1, 2})), torch.Generator().manual_seed(1))
-    for depth in (2, 3):
-        torch.testing.assert_close(edge_logprobs(velocity, forest, depth, torch.tensor([3, 0])), forest.levels[depth].logprobs[[3, 0]])
+    edges = edges_of(forest, [level.logprobs * 2 for level in forest.levels], all_kept(forest))
+    # Two trees of two children each, after a step without noise; the last step has none either.
+    assert len(edges) == 8
+    torch.testing.assert_close(edges.logprobs_under(velocity, 0.5), edges.logprobs)
+    torch.testing.assert_close(edges.advantages, 2 * edges.logprobs)
     assert forest.levels[1].logprobs.isnan().all()
-    with pytest.raises(InputError, match="step 0 was taken without noise"):
-        edge_logprobs(velocity, forest, 1, torch.tensor([0]))
+    assert (edges.logprobs_under(still, 0.5) - edges.logprobs).abs().min() > 1e-3
+    some = edges[torch.tensor([5, 0])]
+    torch.testing.assert_close(some.logprobs, edges.logprobs[[5, 0]])
+    assert some.now.tolist() == [0.5, 0.75]
 
 
 @pytest.mark.parametrize(("kind", "variance", "covariance"), [("correlated", 1.0, 1 / 17), ("scaled", 16.0, 0.0)])
@@ -80,7 +85,7 @@ def hand_made() -> tuple[Forest, Tensor]:
         Level(torch.zeros(2, 1), torch.tensor([0, 0]), torch.tensor([0.0, 0.0])),
         Level(torch.zeros(4, 1), torch.tensor([0, 0, 1, 1]), torch.tensor([0.0, math.log(3), 0.0, 0.0])),
     ]
-    return Forest(plan(2, (0,)), torch.zeros(1, 4), levels, empty), torch.tensor([1.0, 5.0, 2.0, 4.0])
+    return Forest(plan(2, (0,)), torch.zeros(1, 4), levels, [empty, empty]), torch.tensor([1.0, 5.0, 2.0, 4.0])
 
 
 def test_values_are_means_of_the_rewards_below_weighted_by_how_likely_the_way_was() -> None:
@@ -95,20 +100,40 @@ def test_values_are_means_of_the_rewards_below_weighted_by_how_likely_the_way_wa
 
 def test_advantages_are_relative_to_a_depth() -> None:
     forest, rewards = hand_made()
-    weighted = depth_normalised(forest, fused_values(forest, rewards, temperature=1.0))
+    weighted = depth_normalised(fused_values(forest, rewards, temperature=1.0), 1)
     assert weighted[0].tolist() == [0.0]
     assert weighted[1].tolist() == pytest.approx([0.7071, -0.7071], abs=1e-4)
     # Mean 3, standard deviation sqrt(10 / 3).
     assert weighted[2].tolist() == pytest.approx([-1.0954, 1.0954, -0.5477, 0.5477], abs=1e-4)
-    assert depth_normalised(forest, fused_values(forest, rewards))[1].tolist() == [0.0, 0.0]
-    assert depth_normalised(forest, fused_values(forest, rewards), most=1.0)[2].tolist() == pytest.approx([-1, 1, -0.5477, 0.5477], abs=1e-4)
+    assert depth_normalised(fused_values(forest, rewards), 1)[1].tolist() == [0.0, 0.0]
+    assert depth_normalised(fused_values(forest, rewards), 1, most=1.0)[2].tolist() == pytest.approx([-1, 1, -0.5477, 0.5477], abs=1e-4)
 
 
 def test_the_credit_without_depths_is_the_mean_of_the_leaves() -> None:
     forest, rewards = hand_made()
-    credit = leaf_normalised(forest, rewards)
+    credit = leaf_normalised(forest, rewards, 1)
     assert credit[2].tolist() == pytest.approx([-1.0954, 1.0954, -0.5477, 0.5477], abs=1e-4)
     assert credit[1].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+
+
+def test_walks_of_one_caption_are_compared_with_each_other() -> None:
+    # Two captions, of which each has two walks without splits.
+    values = [torch.tensor([1.0, 3.0, 5.0, 5.0])]
+    assert depth_normalised(values, 2)[0].tolist() == pytest.approx([-0.7071, 0.7071, 0, 0], abs=1e-4)
+
+
+def test_pruning_keeps_the_better_child_or_the_extremes_behind_the_last_split() -> None:
+    captions, noise = roots()
+    forest = grow_forest(still, captions, noise, plan(4, (0, 1)), torch.Generator().manual_seed(1))
+    rewards = torch.tensor([1.0, 2.0, 4.0, 3.0, 5.0, 5.0, 9.0, 7.0])
+    kept = better_children(forest, fused_values(forest, rewards))
+    assert [level.tolist() for level in kept[:3]] == [[True] * 2, [True] * 4, [True] * 8]
+    assert kept[3].tolist() == kept[4].tolist() == [False, True, True, False, True, False, True, False]
+    extremes = extreme_leaves(forest, rewards)
+    assert extremes[3].tolist()[:4] == [True, False, True, False]
+    assert sum(extremes[4].tolist()[4:]) == 2
+    assert extremes[4][6]
+    assert extremes[2].all()
 
 
 def test_a_window_of_late_steps_moves_towards_the_noise_and_stops() -> None:

@@ -209,22 +209,21 @@ def walk(model: FlowModel, captions: Tensor, noise: Tensor, steps: int, *, guida
     return x
 
 
-def noisy_step(x: Tensor, velocity: Tensor, now: float, then: float, *, eta: float) -> tuple[Tensor, float]:
-    """Mean [B, ...] and standard deviation of the next picture when a step from time `now` to `then` is taken with noise.
+def noisy_step(x: Tensor, velocity: Tensor, now: Tensor, then: Tensor, *, eta: float) -> tuple[Tensor, Tensor]:
+    """Means [B, ...] and standard deviations [B] of the next pictures when steps from times `now` to `then` [B] are taken with noise.
 
     With d = now - then, the mean is x - d v + eta^2 d score / 2 and the deviation eta sqrt(d), where score = -(x - (1 - now) x0) / now^2 and x0 = x - now v
     (DanceGRPO, arXiv:2505.07818): the same marginals as the walk without noise, up to the error of the step.
     """
-    step = now - then
-    clean = x - now * velocity
-    score = -(x - (1 - now) * clean) / now**2
-    return x - step * velocity + 0.5 * eta**2 * step * score, max(LEAST_DEVIATION, eta * math.sqrt(step))
+    t, step = now.view(-1, 1, 1, 1), (now - then).view(-1, 1, 1, 1)
+    score = -(x - (1 - t) * (x - t * velocity)) / t**2
+    return x - step * velocity + 0.5 * eta**2 * step * score, (eta * (now - then).sqrt()).clamp(min=LEAST_DEVIATION)
 
 
-def gaussian_logprob(value: Tensor, mean: Tensor, deviation: float) -> Tensor:
-    """Log-density of values [B, ...] under independent Gaussians, the mean over all dimensions but the first: [B]. A mean, so that ratios stay near 1."""
-    squares = ((value - mean) / deviation).square().flatten(1).mean(1)
-    return -0.5 * squares - math.log(deviation) - 0.5 * math.log(2 * math.pi)
+def gaussian_logprob(value: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Log-density of values [B, ...] under independent Gaussians of deviations [B], the mean over all dimensions but the first: [B]. A mean, so that ratios stay near 1."""
+    squares = ((value - mean) / deviation.view(-1, *[1] * (value.dim() - 1))).square().flatten(1).mean(1)
+    return -0.5 * squares - deviation.log() - 0.5 * math.log(2 * math.pi)
 
 
 def averaged(model: FlowModel, most: float = 0.999) -> AveragedModel:

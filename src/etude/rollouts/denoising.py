@@ -6,8 +6,8 @@ noise have none. A tree without splits is a bundle of independent walks, as in D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -20,8 +20,8 @@ SplitNoise = Literal["correlated", "scaled"]
 """How siblings differ. `correlated`: xi = (xi_0 + s xi_b) / sqrt(1 + s^2) with xi_0 shared, each of the law of plain noise. `scaled`: s times noise of their own, which is
 not the law that their density is taken under (as the paper's released code does)."""
 
-Velocity = Callable[[Tensor, float, Tensor], Tensor]
-"""Velocities of pictures [B, 3, S, S] at one time, for captions [B, 4]."""
+Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Velocities of pictures [B, 3, S, S] at times [B], for captions [B, W]."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,20 @@ class Level:
 
 @dataclass
 class Forest:
-    """Trees of one plan, each with its caption [trees, 4]. levels[d]: nodes of depth d. drawn [leaves, 3, S, S]: the pictures, the last step's estimate without noise."""
+    """Trees of one plan, each with its caption [trees, W].
+
+    levels[d]: nodes of depth d. seen[d]: the picture without noise that the model saw in each node of depth d, of all but the last [N, 3, S, S]. drawn: the pictures of the
+    leaves [leaves, 3, S, S], which are those that were seen before the last step.
+    """
 
     plan: TreePlan
     captions: Tensor
     levels: list[Level]
-    drawn: Tensor
+    seen: list[Tensor]
+
+    @property
+    def drawn(self) -> Tensor:
+        return self.seen[-1]
 
     def of_nodes(self, per_tree: Tensor, depth: int) -> Tensor:
         """What belongs to trees [trees, ...], for each of their nodes of a depth [N, ...]."""
@@ -112,26 +120,26 @@ class Forest:
 
 @torch.no_grad()
 def grow_forest(velocity: Velocity, captions: Tensor, roots: Tensor, plan: TreePlan, generator: torch.Generator) -> Forest:
-    """Draw a tree for each caption [trees, 4] from its noise [trees, 3, S, S]."""
+    """Draw a tree for each caption [trees, W] from its noise [trees, 3, S, S]."""
     nowhere, unknown = torch.full((len(roots),), -1), torch.full((len(roots),), torch.nan)
-    levels, drawn = [Level(roots, nowhere, unknown)], roots
+    levels, seen = [Level(roots, nowhere, unknown)], []
     widths = plan.widths()
     for step in range(plan.steps):
         now, then = plan.grid[step], plan.grid[step + 1]
         above = levels[-1].pictures
-        speed = velocity(above, now, captions.repeat_interleave(widths[step], 0))
-        drawn = above - now * speed
+        speed = velocity(above, torch.full((len(above),), now), captions.repeat_interleave(widths[step], 0))
+        seen.append(above - now * speed)
         children = plan.children if step in plan.splits else 1
         parents = torch.arange(len(above)).repeat_interleave(children)
         if plan.takes_noise(step):
-            mean, deviation = noisy_step(above, speed, now, then, eta=plan.eta)
-            mean = mean[parents]
-            reached = mean + deviation * _noise(above, children, plan, generator)
+            mean, deviation = noisy_step(above, speed, torch.full((len(above),), now), torch.full((len(above),), then), eta=plan.eta)
+            mean, deviation = mean[parents], deviation[parents]
+            reached = mean + deviation.view(-1, 1, 1, 1) * _noise(above, children, plan, generator)
             logprobs = gaussian_logprob(reached, mean, deviation)
         else:
             reached, logprobs = above - (now - then) * speed, torch.full((len(above),), torch.nan)
         levels.append(Level(reached, parents, logprobs))
-    return Forest(plan, captions, levels, drawn)
+    return Forest(plan, captions, levels, seen)
 
 
 def _noise(above: Tensor, children: int, plan: TreePlan, generator: torch.Generator) -> Tensor:
@@ -144,19 +152,46 @@ def _noise(above: Tensor, children: int, plan: TreePlan, generator: torch.Genera
     return (shared.repeat_interleave(children, 0) + plan.spread * own) / (1 + plan.spread**2) ** 0.5
 
 
-def edge_logprobs(velocity: Velocity, forest: Forest, depth: int, rows: Tensor) -> Tensor:
-    """Log-probabilities [R] of the edges into some nodes (rows [R]) of a depth, under a policy that may have changed since. Raises InputError for steps without noise."""
-    plan, step = forest.plan, depth - 1
-    if not plan.takes_noise(step):
-        raise InputError(f"step {step} was taken without noise: its edges have no probability and can't be trained")
-    level = forest.levels[depth]
-    above = forest.levels[step].pictures[level.parents[rows]]
-    captions = forest.of_nodes(forest.captions, depth)[rows]
-    mean, deviation = noisy_step(above, velocity(above, plan.grid[step], captions), plan.grid[step], plan.grid[depth], eta=plan.eta)
-    return gaussian_logprob(level.pictures[rows], mean, deviation)
+@dataclass
+class Edges:
+    """Steps that were taken with noise, from trees of any depth: from where [E, 3, S, S] to where, for which captions [E, W], between which times [E], how likely each was
+    when it was taken [E], and its advantage [E]."""
+
+    above: Tensor
+    reached: Tensor
+    captions: Tensor
+    now: Tensor
+    then: Tensor
+    logprobs: Tensor
+    advantages: Tensor
+
+    def __len__(self) -> int:
+        return len(self.now)
+
+    def __getitem__(self, rows: Tensor) -> Edges:
+        return Edges(*[getattr(self, each.name)[rows] for each in fields(self)])
+
+    def logprobs_under(self, velocity: Velocity, eta: float) -> Tensor:
+        """How likely the steps are [E] under a policy that may have changed since."""
+        mean, deviation = noisy_step(self.above, velocity(self.above, self.now, self.captions), self.now, self.then, eta=eta)
+        return gaussian_logprob(self.reached, mean, deviation)
 
 
-def late_steps(steps: int, size: int, moved: int, stop: int) -> Collection[int]:
+def edges_of(forest: Forest, advantages: Sequence[Tensor], kept: Sequence[Tensor]) -> Edges:
+    """The edges that lead to nodes, for each depth those whose node is kept [N]; edges of steps without noise are never among them."""
+    plan, parts = forest.plan, []
+    for depth in range(1, len(forest.levels)):
+        if not plan.takes_noise(depth - 1):
+            continue
+        level, rows = forest.levels[depth], torch.nonzero(kept[depth])[:, 0]
+        above = forest.levels[depth - 1].pictures[level.parents[rows]]
+        captions = forest.of_nodes(forest.captions, depth)[rows]
+        now, then = (torch.full((len(rows),), plan.grid[at]) for at in (depth - 1, depth))
+        parts.append(Edges(above, level.pictures[rows], captions, now, then, level.logprobs[rows], advantages[depth][rows]))
+    return Edges(*[torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Edges)])
+
+
+def late_steps(steps: int, size: int, moved: int, stop: int) -> range:
     """A window of `size` steps that begins at the last ones and has moved `moved` steps towards the noise, no further than to begin at `stop`."""
     first = max(stop, steps - size - moved)
     return range(first, min(steps, first + size))

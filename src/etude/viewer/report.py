@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from etude.durable import replace_file
+from etude.run import DRAWINGS
 from etude.viewer.changes import change_of, changes, difference_text, measured
 from etude.viewer.charts import spark
 from etude.viewer.curves import learner_charts, main_charts, probe_charts
+from etude.viewer.drawings import picture_trees, sheets
 from etude.viewer.numbers import count, duration, interval_text, ledger_rows, number, title_of, value_text
 from etude.viewer.page import render_page
 from etude.viewer.probe import answer_rows, probe_facts
@@ -80,6 +82,7 @@ def render(record: RunRecord) -> str:
     charts, folded, probed = main_charts(record), learner_charts(record), probe_charts(record)
     found = pairs(record.samples)
     tried = attempts(record.trajectories)
+    captions, drawn = sheets(record.folder / DRAWINGS)
     return render_page(
         "report.html",
         record=record,
@@ -103,6 +106,9 @@ def render(record: RunRecord) -> str:
         bar_width=BAR,
         most_details=MOST_DETAILS,
         trees=chosen_trees(record.trees),
+        captions=captions,
+        sheets=drawn,
+        picture_trees=picture_trees(record.folder / DRAWINGS),
         attempts=tried,
         attempt_steps=sorted({a.step for a in tried}),
         attempt_counts=Counter(a.mark for a in tried),

@@ -86,8 +86,9 @@ def places(summary: Summary, report: Path | None, model: Path | None) -> list[tu
         found.append(("model", str(model)))
         if summary.exported is not None:
             found.append(("weights", weights_text(summary.exported, summary.score_key)))
-        found.append(("measure", f"etude eval {shlex.quote(str(model))}"))
-        found.append(("load", f"transformers.AutoModelForCausalLM.from_pretrained({str(model)!r})"))
+        if (model / "tokenizer_config.json").is_file():
+            found.append(("measure", f"etude eval {shlex.quote(str(model))}"))
+            found.append(("load", f"transformers.AutoModelForCausalLM.from_pretrained({str(model)!r})"))
     taken = summary.exported["score"] if summary.exported is not None else None
     if summary.best is not None and (taken is None or taken < summary.best["score"]):
         found.append(("best", f"step {summary.best['step']:.0f}, {title_of(summary.score_key)} {value_text(summary.score_key, summary.best['score'])}"))

@@ -1,0 +1,1 @@
+"""Methods whose policy draws pictures."""

@@ -1,0 +1,176 @@
+"""Self-E: a flow model that draws in any number of steps, because it judges its own jumps (arXiv:2512.22374).
+
+Flow matching teaches where to go next from every noisy picture. Few large steps along that blur: the best next direction is an average over all pictures that are still
+possible. Self-E tells the network a second time, up to which a jump goes, and half of the time has it jump. A jump's result is made noisy again and shown to the network
+itself, with its caption and without: where the two answers differ is where the picture would be recognised more easily, and the jump is pulled that way, besides towards
+the real picture. No teacher and no second stage; the judge is the network's own understanding of captions, which grows with it.
+
+Differs from flow matching in the second time and in the judgement. `--pull 0 --longest 0` is flow matching.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
+from etude.config import AtLeastOne, NonNegative, Share
+from etude.errors import InputError
+from etude.evals.drawn import picture_metrics
+from etude.evals.measures import AtBudget
+from etude.images.sources import Source
+from etude.ledger import FORWARD, FORWARD_BACKWARD
+from etude.method import register
+from etude.models.flow import FlowModel, FlowShape, SecondTime, draw_times, drop_captions, walk
+from etude.models.picture_learner import PictureLearnerConfig
+from etude.objectives.self_evaluation import Judge, SelfEvaluation, draw_jumps, self_evaluation_loss
+from etude.picturing import SCRATCH, PictureConfig, PictureMethod
+from etude.types import Metrics
+
+SHIPPED = {"tiny-flow": "flow"}
+
+
+@dataclass
+class SelfEConfig(PictureConfig):
+    """Options of Self-E."""
+
+    batch: AtLeastOne = 128
+    """Pictures in a step."""
+    local: Share = 0.5
+    """Share of pictures that learn where to go next, without a jump."""
+    longest: Share = 1.0
+    """How far jumps may go in the end, as a share of the way that is left (0: none)."""
+    growing: Share = 0.6
+    """Share of the run over which jumps grow to that."""
+    pull: NonNegative = 1.0
+    """Weight of the model's own judgement, times what the jump's times give (0: jumps learn from real pictures alone)."""
+    renormalise: bool = True
+    """Give the target that merges picture and judgement the picture's energy, so that large weights do not change its brightness."""
+    judge: Judge = "caption"
+    """As a control, `shuffled` asks about the captions of other pictures."""
+    fake_from: Share = 1.0
+    """Share of the run after which the model also learns to tell its own pictures, and keeps away from them (1: never)."""
+    fake_share: Share = 0.1
+    """Share of the judgement that comes from there."""
+    dropped: Share = 0.1
+    """Captions that are left out, so that the model also draws without."""
+    steps_to_draw: AtLeastOne = 4
+    """Steps of drawings at an evaluation."""
+    steps_measured: tuple[AtLeastOne, ...] = (1, 2, 16)
+    """Further numbers of steps that are measured, as `eval/distance_N` and so on."""
+    second_time: SecondTime = "next"
+    """What a step is told while drawing: where it ends (`next`), or, as in an ordinary flow, where it is (`same`)."""
+    guidance: NonNegative = 1.0
+    """Guidance of drawings by their captions (1: none)."""
+    learner: PictureLearnerConfig = field(default_factory=lambda: PictureLearnerConfig(lr=1e-3, warmup_steps=50))
+
+
+FLOW_MATCHING = {"pull": 0.0, "longest": 0.0, "second_time": "same"}
+
+
+@register(
+    slug="self-e",
+    name="Self-E",
+    family="images",
+    paper="2512.22374",
+    title="Self-Evaluation Unlocks Any-Step Text-to-Image Generation",
+    summary="learn to draw in any number of steps by judging one's own jumps",
+    config=SelfEConfig,
+    signal="self-judge",
+    rollouts="none",
+    claim=Claim(
+        statement="A flow model that judges its own jumps while it learns draws better in few steps than one trained by flow matching, with as much "
+        "computation and no teacher.",
+        expectation="Trained from scratch with the same token-forwards on captions that do not say where things are, the distance to real pictures at 1, 2 and 4 steps is "
+        "lower than with flow matching.",
+        arms=(
+            Arm("self-e"),
+            Arm("flow matching", "self-e", FLOW_MATCHING),
+            Arm("no judgement", "self-e", {"pull": 0.0}),
+            Arm("shuffled captions", "self-e", {"judge": "shuffled"}),
+        ),
+        common={
+            "tasks": "pictures:places=false",
+            "batch": 64,
+            "lr": 2e-3,
+            "schedule": "cosine",
+            "steps": 700,
+            "eval_pictures": 1024,
+            "evaluate_every": 0,
+            "checkpoint_every": 100,
+            "keep_last": 1,
+            "threads": 1,
+        },
+        budget="3M-forwards",
+        tests=(
+            Comparison("one step", "self-e", "flow matching", AtBudget("eval/distance_1"), better="lower"),
+            Comparison("two steps", "self-e", "flow matching", AtBudget("eval/distance_2"), better="lower"),
+            Comparison("four steps", "self-e", "flow matching", AtBudget("eval/distance"), better="lower"),
+            Comparison("the judgement, two steps", "self-e", "no judgement", AtBudget("eval/distance_2"), better="lower", role="ablation"),
+            Comparison("whose caption, two steps", "self-e", "shuffled captions", AtBudget("eval/distance_2"), better="lower", role="ablation"),
+        ),
+        preconditions=(
+            Precondition(
+                "flow matching draws",
+                "flow matching",
+                AtBudget("eval/distance_16"),
+                at_most=0.5,
+                otherwise="the models were not trained for long enough to draw at all",
+            ),
+        ),
+        tried="Nothing was run yet.",
+        seeds=reported_seeds(3),
+        plot="eval/distance",
+        quick={"batch": 4, "eval_pictures": 16, "steps": 2, "steps_measured": (1, 2)},
+    ),
+)
+class SelfE(PictureMethod[FlowModel]):
+    """Flow matching with jumps, and the model's own judgement of them."""
+
+    defaults: ClassVar[dict[str, Any]] = {"model": SCRATCH, "tasks": "pictures:places=false"}
+    spends: ClassVar[frozenset[str] | None] = frozenset({"forwards"})
+    config: SelfEConfig
+
+    def load(self, name: str, source: Source) -> FlowModel:
+        if name == SCRATCH:
+            return FlowModel(FlowShape(caption=source.caption))
+        model = FlowModel.load(self.shipped(name, SHIPPED))
+        if model.shape.caption != source.caption:
+            raise InputError(f"--model {name} reads other captions ({model.shape.caption}) than {source.name} has ({source.caption}); begin from {SCRATCH}")
+        return model
+
+    def practise(self) -> Metrics:
+        config, generator = self.config, self.generator("noise")
+        pictures, captions = self.source.batch(config.batch, self.random("pictures"))
+        done = self.updates_before / max(1, self.run.config.steps)
+        longest = config.longest * min(1.0, done / config.growing) if config.growing else config.longest
+        times = draw_times(config.batch, generator)
+        until = draw_jumps(times, longest, generator, local=config.local)
+        settings = SelfEvaluation(config.pull, done >= config.fake_from, config.fake_share, config.renormalise, config.judge)
+        self.learner.average_into(self.shown)
+        asked = drop_captions(captions, config.dropped, generator)
+        found = self_evaluation_loss(self.model, self.shown, pictures, asked, times, until, generator, settings=settings)
+        updated = self.learner.update(found.loss, self.updates_before)
+        # With and without the caption; and once more, with the way back, where the branch for own pictures is trained.
+        judged = found.judged * (2 * FORWARD + ((FORWARD + FORWARD_BACKWARD) if settings.fake else 0))
+        self.run.ledger.forward_equivalents += self.model.tokens * (FORWARD_BACKWARD * config.batch + judged)
+        return updated | {"loss/fit": found.fit, "loss/own": found.fake, "signal/judgement": found.judgement, "signal/judged": found.judged / config.batch}
+
+    def evaluate(self) -> Metrics:
+        found = super().evaluate()
+        for steps in self.config.steps_measured:
+            pictures = self.drawn_in(steps, self.shown, self.asked, torch.Generator().manual_seed(0))
+            measured = picture_metrics(self.source, pictures, self.asked, self.real)
+            found |= {f"{name}_{steps}": value for name, value in measured.items() if name in ("eval/distance", "eval/strict", "eval/alignment")}
+        return found
+
+    def draw(self, model: FlowModel, captions: Tensor, generator: torch.Generator) -> Tensor:
+        return self.drawn_in(self.config.steps_to_draw, model, captions, generator)
+
+    def drawn_in(self, steps: int, model: FlowModel, captions: Tensor, generator: torch.Generator) -> Tensor:
+        """Pictures in a number of steps."""
+        noise = torch.randn(len(captions), *self.real.shape[1:], generator=generator)
+        return walk(model, captions, noise, steps, guidance=self.config.guidance, second=self.config.second_time).clamp(-1, 1)
