@@ -27,6 +27,7 @@ from etude.images.features import WEIGHTS
 from etude.images.grid import save_grid
 from etude.images.sources import Source, open_source
 from etude.method import Method, State
+from etude.models.caption_embedding import CaptionShape
 from etude.models.picture_learner import PictureLearner, PictureLearnerConfig
 from etude.run import DRAWINGS, Run
 from etude.types import Metrics
@@ -141,6 +142,13 @@ class PictureMethod(Method, Generic[M]):
         self.learner.average_into(self.shown)
         saved: Any = self.shown
         saved.save(Path(folder))
+
+    def require_captions(self, name: str, caption: CaptionShape, source: Source) -> None:
+        """Refuse a model that was trained on other captions. Raises InputError."""
+        if caption != source.caption:
+            raise InputError(
+                f"--model {name} reads other captions ({caption}) than {source.name} has ({source.caption}); begin from {SCRATCH}, or train one on these first"
+            )
 
     def shipped(self, name: str, known: Mapping[str, str]) -> Path:
         """The folder of a model: of one that is shipped (name to folder), or the user's own. Raises InputError where there is neither."""

@@ -158,10 +158,7 @@ class BranchGRPO(PictureMethod[FlowModel]):
         if name == SCRATCH:
             raise InputError(f"BranchGRPO improves a model that draws already; expected --model {FLOW}, or a folder with a flow model")
         model = FlowModel.load(self.shipped(name, SHIPPED))
-        if model.shape.caption != source.caption:
-            raise InputError(
-                f"--model {name} reads other captions ({model.shape.caption}) than {source.name} has ({source.caption}); train one on these pictures first"
-            )
+        self.require_captions(name, model.shape.caption, source)
         return model
 
     def plan(self, step: int) -> TreePlan:

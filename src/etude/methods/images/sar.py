@@ -20,7 +20,6 @@ from torch import Tensor
 
 from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import AtLeastOne, Count, NonNegative, Share
-from etude.errors import InputError
 from etude.evals.measures import AtBudget, First
 from etude.images.sources import Source
 from etude.ledger import FORWARD_BACKWARD
@@ -135,8 +134,7 @@ class SAR(PictureMethod[ScaleTransformer]):
             return ScaleTransformer(ScalesShape(codes=config.codes, caption=source.caption))
         folder = self.shipped(name, SHIPPED)
         model, self.tokenizer = ScaleTransformer.load(folder), ScaleTokenizer.load(folder)
-        if model.shape.caption != source.caption:
-            raise InputError(f"--model {name} reads other captions ({model.shape.caption}) than {source.name} has ({source.caption}); begin from {SCRATCH}")
+        self.require_captions(name, model.shape.caption, source)
         return model
 
     def setup(self) -> None:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import AtLeastOne, NonNegative, Share
-from etude.errors import InputError
 from etude.evals.drawn import picture_metrics
 from etude.evals.measures import AtBudget
 from etude.images.sources import Source
@@ -138,8 +137,7 @@ class SelfE(PictureMethod[FlowModel]):
         if name == SCRATCH:
             return FlowModel(FlowShape(caption=source.caption))
         model = FlowModel.load(self.shipped(name, SHIPPED))
-        if model.shape.caption != source.caption:
-            raise InputError(f"--model {name} reads other captions ({model.shape.caption}) than {source.name} has ({source.caption}); begin from {SCRATCH}")
+        self.require_captions(name, model.shape.caption, source)
         return model
 
     def practise(self) -> Metrics:
