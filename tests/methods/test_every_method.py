@@ -54,6 +54,7 @@ OWN: dict[str, dict[str, Any]] = {
     "smart": {"strategies": "short", "bootstrap": 1, "steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4, "max_new_tokens": 12},
     "self": {
         "tasks": "column-sums",
+        "export": "last",
         "steps_per_round": 1,
         "tasks_per_round": 2,
         "tasks_per_step": 4,

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from etude.run import DRAWINGS
 from etude.searching import SEARCH
 from etude.summary import Summary
 from etude.viewer.changes import changes, difference_text
@@ -86,7 +87,7 @@ def places(summary: Summary, report: Path | None, model: Path | None) -> list[tu
         found.append(("model", str(model)))
         if summary.exported is not None:
             found.append(("weights", weights_text(summary.exported, summary.score_key)))
-        if (model / "tokenizer_config.json").is_file():
+        if not (summary.folder / DRAWINGS).is_dir():
             found.append(("measure", f"etude eval {shlex.quote(str(model))}"))
             found.append(("load", f"transformers.AutoModelForCausalLM.from_pretrained({str(model)!r})"))
     taken = summary.exported["score"] if summary.exported is not None else None
