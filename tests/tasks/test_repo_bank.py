@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from sandbox.test_jail import needs_bwrap
@@ -88,9 +89,10 @@ def test_an_issue_says_what_a_test_said_in_a_line() -> None:
 
 def test_the_two_sides_of_a_bank_share_no_package_or_function() -> None:
     rows = [{"repo": f"p{i % 5}", "file": "a.py", "function": f"f{i % 7}"} for i in range(70)]
-    for by, names in (("package", ("repo",)), ("function", ("repo", "file", "function"))):
+    ways: list[tuple[Literal["package", "function"], tuple[str, ...]]] = [("package", ("repo",)), ("function", ("repo", "file", "function"))]
+    for by, names in ways:
         sides: dict[str, set] = {"train": set(), "test": set()}
-        for row in with_splits(rows, by):  # type: ignore[arg-type]
+        for row in with_splits(rows, by):
             sides[row["split"]].add(tuple(row[name] for name in names))
         assert sides["train"]
         assert sides["test"]

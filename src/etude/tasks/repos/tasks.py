@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from etude.errors import InputError
 from etude.tasks.base import Environment
@@ -93,10 +94,10 @@ class RepositoryTasks(FiniteTasks):
         return cls._made(spec, path.stem, read_instances(path), lambda instance: clone_of(Path(clones).expanduser(), instance), options)
 
     @classmethod
-    def _made(cls, spec: str, name: str, instances: Sequence[Instance], place: Callable[[Instance], Path], options: Mapping[str, object]) -> RepositoryTasks:
+    def _made(cls, spec: str, name: str, instances: Sequence[Instance], place: Callable[[Instance], Path], options: Mapping[str, Any]) -> RepositoryTasks:
         sources = {instance.repo: place(instance) for instance in instances}
         try:
-            return cls(name, instances, sources, **options)  # type: ignore[arg-type]
+            return cls(name, instances, sources, **options)
         except TypeError as error:
             raise InputError(f"the tasks {spec} can't be made: {error}; expected numbers for options, for example turns=12,seconds=10") from error
 
