@@ -101,7 +101,7 @@ def test_the_concurrency_is_a_limit(server):
 
 def test_a_passing_failure_is_tried_again_after_as_long_as_the_server_says(server, monkeypatch):
     slept: list[float] = []
-    monkeypatch.setattr("openai._base_client.time.sleep", slept.append)
+    monkeypatch.setattr("time.sleep", slept.append)
     failures = iter([(500, {"error": {"message": "busy"}}), (429, {"error": {"message": "slower"}}, {"Retry-After": "7"})])
     server.reply = lambda body: next(failures, (200, completion(["fine"])))
     limits, waited = limits_on_a_clock_of_their_own()

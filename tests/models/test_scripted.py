@@ -36,9 +36,9 @@ def asked(count: int, text: str = "{i}+1") -> list[Asked]:
 
 def test_it_is_right_as_often_as_the_rasch_model_says() -> None:
     model = ScriptedModel(RULES, skill=1.0)
-    for text, chance in (("3+1", 0.7311), ("30+1", 0.5)):  # 1 / (1 + exp(-1)), and 1 / (1 + exp(0)) at difficulty 1
+    for text, value, chance in (("3+1", 4, 0.7311), ("30+1", 31, 0.5)):  # 1 / (1 + exp(-1)), and 1 / (1 + exp(0)) at difficulty 1
         (row,) = model.replies(asked(1, text), SamplingParams(), samples=2000, key=(text,))
-        right = f"answer: {eval(text)}"
+        right = f"answer: {value}"
         assert sum(reply.text == right for reply in row) / 2000 == pytest.approx(chance, abs=0.034)  # three standard errors
     always, never = (ScriptedModel(RULES, skills={"add": skill}) for skill in (float("inf"), float("-inf")))
     assert {r.text for r in always.replies(asked(1, "2+2"), SamplingParams(), samples=50, key=())[0]} == {"answer: 4"}

@@ -42,6 +42,13 @@ class Recorder:
         self.messages[name] = text[:300]
 
 
+class Plain(str):
+    """A text that stands for itself where its value is shown: not in quotes, which whoever reads it would have to evaluate."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def outcomes(selected: list[str], folders: list[str]) -> str:
     """Run tests (all where none is selected); their outcomes and messages as JSON. folders: below the repository, to import from."""
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -53,4 +60,4 @@ def outcomes(selected: list[str], folders: list[str]) -> str:
     recorder = Recorder()
     options = ["-q", "--tb=short", "--color=no", "-p", "no:cacheprovider", "--rootdir=.", "-o", "addopts="]
     code = pytest.main([*options, *selected], plugins=[recorder])
-    return json.dumps({"code": int(code), "outcomes": recorder.outcomes, "messages": recorder.messages})
+    return Plain(json.dumps({"code": int(code), "outcomes": recorder.outcomes, "messages": recorder.messages}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import json
 import re
@@ -80,9 +79,9 @@ def report_of(result: Result) -> TestReport:
     if not result.ok or result.value is None:
         return TestReport(output=steady(result.text), seconds=result.seconds)
     try:
-        given = json.loads(ast.literal_eval(result.value))
+        given = json.loads(result.value)
         outcomes, messages = ({str(k): str(v) for k, v in given[part].items()} for part in ("outcomes", "messages"))
-    except (ValueError, SyntaxError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return TestReport(output=steady(result.text), seconds=result.seconds)
     messages = {test: steady(message) for test, message in messages.items()}
     return TestReport(outcomes, messages, steady(result.stdout), complete=True, seconds=result.seconds)
