@@ -24,7 +24,7 @@ from etude.config import AtLeastOne, TrainConfig
 from etude.errors import InputError, nearest
 from etude.evals.drawn import picture_metrics
 from etude.images.features import WEIGHTS
-from etude.images.grid import save_grid
+from etude.images.grid import require_pillow, save_grid
 from etude.images.sources import Source, open_source
 from etude.method import Method, State
 from etude.models.caption_embedding import CaptionShape
@@ -84,6 +84,7 @@ class PictureMethod(Method, Generic[M]):
     # The common parts
 
     def setup(self) -> None:
+        require_pillow()
         self.source = open_source(self.inputs.tasks)
         torch.manual_seed(self.run.stream("initial weights") % 2**63)
         self.model = self.load(self.inputs.model, self.source)
@@ -107,7 +108,7 @@ class PictureMethod(Method, Generic[M]):
         return self.practise()
 
     @property
-    def updates_before(self) -> int:
+    def steps_before(self) -> int:
         """Steps of the loop before this one."""
         return self.run.step - 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 
 import etude
 from etude.cards import listings
-from etude.errors import InputError
+from etude.errors import InputError, MissingExtra
 from etude.method import get_method
 from etude.run import Run, without_time
 from etude.settings import build_config
@@ -102,3 +103,11 @@ def test_what_cannot_be_drawn_with_is_refused(slug: str, tmp_path: Path) -> None
         etude.train(slug, out=tmp_path / "b", model=tmp_path / "empty", **SMALL)
     with pytest.raises(InputError, match="names no pictures"):
         etude.train(slug, out=tmp_path / "c", tasks="arithmetic", **SMALL)
+
+
+@pytest.mark.parametrize("slug", METHODS)
+def test_what_could_not_be_shown_is_not_begun(slug: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "PIL" else find(name, *rest))
+    with pytest.raises(MissingExtra, match=r"etude\[images\]"):
+        etude.train(slug, out=tmp_path / "run", **SMALL)

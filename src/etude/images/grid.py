@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 import json
 from collections.abc import Sequence
@@ -50,12 +51,17 @@ def pixels(pictures: Tensor) -> Page:
     return np.moveaxis(((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy(), -3, -1)
 
 
+def require_pillow() -> None:
+    """Raises MissingExtra where nothing could be written."""
+    if importlib.util.find_spec("PIL") is None:
+        raise MissingExtra("pillow", "images", "showing drawings")
+
+
 def png(page: Page) -> bytes:
     """Pixels [H, W, 3] as a PNG file. Raises MissingExtra without Pillow."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtra("pillow", "images", "showing drawings") from error
+    require_pillow()
+    from PIL import Image
+
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(page)).save(file, "PNG")
     return file.getvalue()

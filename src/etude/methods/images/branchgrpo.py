@@ -177,7 +177,7 @@ class BranchGRPO(PictureMethod[FlowModel]):
         _, captions = self.source.batch(config.batch, self.random("captions"))
         asked = captions.repeat_interleave(config.walks, 0)
         roots = torch.randn(len(asked), *self.real.shape[1:], generator=generator)
-        plan = self.plan(self.updates_before)
+        plan = self.plan(self.steps_before)
         forest = grow_forest(self.model, asked, roots, plan, generator)
         fit = self.source.alignment(forest.drawn.clamp(-1, 1), asked.repeat_interleave(plan.leaves, 0))
         assert fit is not None, "setup has asked"
@@ -217,7 +217,7 @@ class BranchGRPO(PictureMethod[FlowModel]):
                     self.learner.backward(share)
                     ratios.append(ratio.detach())
                     loss += float(share.detach()) / (config.epochs * config.mini_batches)
-                metrics = self.learner.apply(self.updates_before)
+                metrics = self.learner.apply(self.steps_before)
         self.run.ledger.forward_equivalents += FORWARD_BACKWARD * self.model.tokens * len(edges) * config.epochs
         ratio = torch.cat(ratios)
         return metrics | {
@@ -235,7 +235,7 @@ class BranchGRPO(PictureMethod[FlowModel]):
         )()
         dropped = {
             *range(forest.plan.steps - config.skip_last, forest.plan.steps),
-            *(self.moving_window(self.updates_before) if config.prune == "window" else ()),
+            *(self.moving_window(self.steps_before) if config.prune == "window" else ()),
         }
         for step in dropped:
             kept[step + 1] = torch.zeros_like(kept[step + 1])

@@ -148,16 +148,16 @@ class SAR(PictureMethod[ScaleTransformer]):
     def practise(self) -> Metrics:
         pictures, captions = self.source.batch(self.config.batch, self.random("pictures"))
         generator = self.generator("choices")
-        if self.updates_before < self.first_steps:
-            squeeze = SQUEEZED[self.updates_before % len(SQUEEZED)]
+        if self.steps_before < self.first_steps:
+            squeeze = SQUEEZED[self.steps_before % len(SQUEEZED)]
             self.run.ledger.forward_equivalents += FORWARD_BACKWARD * len(pictures) * sum(side**2 for side in self.tokenizer.shape.scales)
-            return self.tokenizer_learner.update(self.tokenizer.loss(pictures, squeeze=squeeze, generator=generator), self.updates_before)
+            return self.tokenizer_learner.update(self.tokenizer.loss(pictures, squeeze=squeeze, generator=generator), self.steps_before)
         with torch.no_grad():
             tokens = self.tokenizer.tokens(pictures)
         asked = drop_captions(captions, self.config.dropped, generator)
         forced = forcing_loss(self.model, self.tokenizer, asked, tokens, generator, settings=self.settings)
         self.run.ledger.forward_equivalents += FORWARD_BACKWARD * forced.tokens * len(pictures)
-        return self.learner.update(forced.loss, self.updates_before) | {"loss/teacher": forced.teacher, "loss/student": forced.student}
+        return self.learner.update(forced.loss, self.steps_before) | {"loss/teacher": forced.teacher, "loss/student": forced.student}
 
     @torch.no_grad()
     def evaluate(self) -> Metrics:

@@ -143,7 +143,7 @@ class SelfE(PictureMethod[FlowModel]):
     def practise(self) -> Metrics:
         config, generator = self.config, self.generator("noise")
         pictures, captions = self.source.batch(config.batch, self.random("pictures"))
-        done = self.updates_before / max(1, self.run.config.steps)
+        done = self.steps_before / max(1, self.run.config.steps)
         longest = config.longest * min(1.0, done / config.growing) if config.growing else config.longest
         times = draw_times(config.batch, generator)
         until = draw_jumps(times, longest, generator, local=config.local)
@@ -151,7 +151,7 @@ class SelfE(PictureMethod[FlowModel]):
         self.learner.average_into(self.shown)
         asked = drop_captions(captions, config.dropped, generator)
         found = self_evaluation_loss(self.model, self.shown, pictures, asked, times, until, generator, settings=settings)
-        updated = self.learner.update(found.loss, self.updates_before)
+        updated = self.learner.update(found.loss, self.steps_before)
         # With and without the caption; and once more, with the way back, where the branch for own pictures is trained.
         judged = found.judged * (2 * FORWARD + ((FORWARD + FORWARD_BACKWARD) if settings.fake else 0))
         self.run.ledger.forward_equivalents += self.model.tokens * (FORWARD_BACKWARD * config.batch + judged)
