@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from interruption import killed_in_step
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import etude
@@ -131,18 +132,8 @@ def test_a_method_trains_accounts_and_exports(whole: Whole) -> None:
 
 
 def test_a_method_that_was_stopped_goes_on_as_if_it_had_not_been(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
-    method: Any = get_method(whole.slug)
-    step = method.step
-
-    def interrupted(self: Any) -> dict[str, float]:
-        if self.run.step == 3:
-            raise KeyboardInterrupt
-        return step(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(method, "step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            etude.train(whole.slug, out=whole.folder / "parted", **whole.settings)
+    with killed_in_step(whole.slug, 3, monkeypatch):
+        etude.train(whole.slug, out=whole.folder / "parted", **whole.settings)
     assert Run.open(whole.folder / "parted").checkpoints.steps()[-1] == 2
     assert etude.train(resume=whole.folder / "parted").step == 3
     undisturbed, parted = Run.open(whole.folder / "run"), Run.open(whole.folder / "parted")
@@ -160,18 +151,8 @@ def test_episodes_with_an_environment_are_trained_and_resumed(tasks: str, tmp_pa
     records = [json.loads(line) for line in Path("whole/trajectories.jsonl").read_text().splitlines()]
     assert all("environment" in r["rewards"] and "correct" in r["rewards"] for r in records)
     assert Run.open("whole").metrics()[-1]["ledger"]["environment_steps"] > 0
-    grpo: Any = get_method("grpo")
-    step = grpo.step
-
-    def interrupted(self: Any) -> dict[str, float]:
-        if self.run.step == 2:
-            raise KeyboardInterrupt
-        return step(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(grpo, "step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            etude.train("grpo", out="parted", **settings)
+    with killed_in_step("grpo", 2, monkeypatch):
+        etude.train("grpo", out="parted", **settings)
     etude.train(resume="parted")
     assert [without_time(m) for m in Run.open("parted").metrics()] == [without_time(m) for m in Run.open("whole").metrics()]
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from interruption import killed_in_step
 from PIL import Image
 from safetensors.torch import load_file
 
 import etude
 from etude.cards import listings
 from etude.errors import InputError, MissingExtra
-from etude.method import get_method
 from etude.run import Run, without_time
 from etude.settings import build_config
 from etude.settings_file import saved_config
@@ -75,18 +75,8 @@ def test_a_method_trains_accounts_shows_and_exports(whole: Whole) -> None:
 
 
 def test_a_method_that_was_stopped_goes_on_as_if_it_had_not_been(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
-    method: Any = get_method(whole.slug)
-    step = method.step
-
-    def interrupted(self: Any) -> dict[str, float]:
-        if self.run.step == 3:
-            raise KeyboardInterrupt
-        return step(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(method, "step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            etude.train(whole.slug, out=whole.folder / "parted", **whole.settings)
+    with killed_in_step(whole.slug, 3, monkeypatch):
+        etude.train(whole.slug, out=whole.folder / "parted", **whole.settings)
     etude.train(resume=whole.folder / "parted")
     undisturbed, parted = whole.folder / "run", whole.folder / "parted"
     assert [without_time(line) for line in Run.open(parted).metrics()] == [without_time(line) for line in Run.open(undisturbed).metrics()]

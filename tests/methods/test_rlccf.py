@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from interruption import killed_in_step
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -214,18 +215,8 @@ def test_a_crowd_is_trained_resumed_and_exported_whole(tmp_path: Path, monkeypat
         "probe_size": 8,
     }
     summary = etude.train("rlccf", out=tmp_path / "whole", **settings)
-    method: Any = get_method("rlccf")
-    step = method.step
-
-    def interrupted(self: Any) -> dict[str, float]:
-        if self.run.step == 3:
-            raise KeyboardInterrupt
-        return step(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(method, "step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            etude.train("rlccf", out=tmp_path / "parted", **settings)
+    with killed_in_step("rlccf", 3, monkeypatch):
+        etude.train("rlccf", out=tmp_path / "parted", **settings)
     etude.train(resume=tmp_path / "parted")
     whole, parted = Run.open(tmp_path / "whole"), Run.open(tmp_path / "parted")
     assert [without_time(line) for line in parted.metrics()] == [without_time(line) for line in whole.metrics()]
