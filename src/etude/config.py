@@ -236,6 +236,9 @@ class PolicyOptimizationConfig:
     """Tasks (prompts) per step."""
     group_size: AtLeastOne = 16
     """Rollouts per task."""
+    reward_weights: tuple[str, ...] = ()
+    """Components that are added to the reward, `format=0.5`, or with a weight that changes over the steps, `format=0:0.5,50:0`. `reward` is what attempts are worth
+    without these. Held-out rewards stay what they are."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

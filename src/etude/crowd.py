@@ -34,6 +34,7 @@ from etude.loop import PolicyOptimization, rollout_metrics
 from etude.memory import Curriculum
 from etude.method import Method, State
 from etude.models.language import LanguageModel
+from etude.rewards import compose
 from etude.rewards.votes import answers_of, consistency_weights, crowd_vote
 from etude.tasks.base import TaskSet
 from etude.types import Group, Metrics, Task, mean, trajectories_of
@@ -136,6 +137,7 @@ class Crowd(Method):
         tasks = self.curriculum.next(self.config.tasks_per_step)
         sampled = [member.tried(tasks) for member in self.members]
         judged = self.judge(sampled, self.task_set.answer_in)
+        judged |= compose([t for groups in sampled for t in trajectories_of(groups)], self.members[0].reward_weights, self.run.step)
         collected = time.perf_counter()
         everything = [group for groups in sampled for group in groups]
         metrics = rollout_metrics(everything) | monitors(everything) | judged

@@ -121,9 +121,10 @@ class IteratedImitation(PolicyOptimization):
     def attempted(self, tasks: Sequence[Task]) -> tuple[list[Group], Metrics]:
         """Judged attempts at tasks, with what a step of rollouts reports; the curriculum hears of them."""
         groups = self.collect(tasks)
+        weights = self.weigh(groups)
         self.run.save_trajectories(self.run.step, self._sampled_records(groups))
         self.remember(groups)
-        return groups, rollout_metrics(groups) | monitors(groups)
+        return groups, rollout_metrics(groups) | monitors(groups) | weights
 
     @torch.no_grad()
     def return_to(self, weights: dict[str, torch.Tensor]) -> None:

@@ -29,7 +29,7 @@ from etude.models.language import LanguageModel
 from etude.models.learner import Learner
 from etude.models.sampling import SamplingParams
 from etude.objectives import Objective
-from etude.rewards import check_reward, judge
+from etude.rewards import check_reward, check_weights, compose, judge, read_weights
 from etude.rollouts import EpisodeRequest, group_rollouts, run_episodes
 from etude.tasks.base import TaskSet
 from etude.tasks.loading import load_tasks
@@ -78,7 +78,10 @@ class PolicyOptimization(Method):
         self.held_out = list(self.task_set.held_out())[: config.evaluation.eval_tasks]
         if not self.held_out:
             raise InputError(f"the task set {self.task_set.name} has no held-out tasks; expected at least one to measure progress on")
-        check_reward(self.task_set)
+        components = check_reward(self.task_set)
+        self.reward_weights = read_weights(config.reward_weights)
+        if type(self).judge is PolicyOptimization.judge and self.task_set.environment() is None:
+            check_weights(self.reward_weights, components)
         self.retained = open_retention(config.evaluation.retention_tasks, most=config.evaluation.eval_tasks, seed=self.run.seed)
         self.probe = self.make_probe()
         self.watch = Watch(config.watch.probe_every, self.read_probe, config.watch.limits) if self.probe is not None else None
@@ -160,8 +163,9 @@ class PolicyOptimization(Method):
     def step(self) -> Metrics:
         started = time.perf_counter()
         groups = self.collect(self.curriculum.next(self.config.tasks_per_step))
+        weights = self.weigh(groups)
         collected = time.perf_counter()
-        metrics = rollout_metrics(groups) | monitors(groups)
+        metrics = rollout_metrics(groups) | monitors(groups) | weights
         self.run.save_trajectories(self.run.step, self._sampled_records(groups))
         chosen = self.select(groups)
         metrics |= self.credit(chosen)
@@ -214,6 +218,10 @@ class PolicyOptimization(Method):
     def judge(self, groups: Sequence[Group]) -> None:
         """Fill in every trajectory's rewards."""
         judge(trajectories_of(groups), self.task_set)
+
+    def weigh(self, groups: Sequence[Group]) -> Metrics:
+        """Add the components that the user gave weights to the rewards, and report the weights of this step."""
+        return compose(trajectories_of(groups), self.reward_weights, self.run.step)
 
     def select(self, groups: list[Group]) -> list[Group]:
         """Which groups to learn from: all of them, unless a method filters."""
