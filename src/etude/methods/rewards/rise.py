@@ -146,8 +146,9 @@ class RISEConfig(GRPOConfig):
         "learnt right: 62 to 53 %. With honest=0.45, slips=0.1 and 0.75 solutions to verify a task, over 41k tokens: pass@1 70 to 86 %, balanced accuracy 57 to "
         "82 %; plain RL, over 45k, 70 to 89 % and 57 to 53 %. That was run on the reported seeds, on 60k tokens, and was inconclusive: 12.6 points of balanced "
         "accuracy more (9.2 to 15.9), pass@1 4.4 points lower (3.1 to 5.6). The start checked too often to be a poor judge, and verification took too many of "
-        "the tokens. With 0.5 to verify, on seed 0 and 62k tokens: 89 % and 74 %. So fewer honest lessons, 0.5, and a larger budget.",
-        seeds=reported_seeds(8),
+        "the tokens. With 0.5 to verify, on seed 0 and 62k tokens: 89 % and 74 %. So fewer honest lessons, 0.5, and a larger budget. Eight reported seeds "
+        "left open whether solving is kept (pass@1 2.7 points lower, 0.2 to 5.2, against a limit of 5); sixteen, of which they are the first, settle it.",
+        seeds=reported_seeds(16),
         quick={"warm_steps": 2, "warm_tasks_per_step": 8, "tasks_per_step": 2, "group_size": 4, "eval_tasks": 8, "evaluate_every": 1},
     ),
 )
