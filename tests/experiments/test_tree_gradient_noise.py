@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from etude.experiments.tree_gradient_noise import PICTURES, WAYS, StudySettings, relative_noise, study, tree_gradient
+from etude.experiments.tree_gradient_noise import PICTURES, WAYS, StudySettings, study, tree_gradient, variance_and_signal
 from etude.images.sources import open_source
 from etude.models.flow import FlowModel, time_grid
 from etude.picturing import ASSETS
@@ -12,8 +12,8 @@ from etude.rollouts.denoising import TreePlan, grow_forest
 
 def test_the_noise_of_gradients_without_bias():
     # Mean (2, 0), sum of squares around it 2, over R - 1 = 1; the squared norm of the mean is 4, of which 2/2 is noise.
-    assert relative_noise(torch.tensor([[1.0, 0.0], [3.0, 0.0]])) == pytest.approx(2 / 3)
-    assert relative_noise(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])) == float("inf")
+    assert variance_and_signal(torch.tensor([[1.0, 0.0], [3.0, 0.0]])) == pytest.approx((2.0, 3.0))
+    assert variance_and_signal(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx((2.0, -1.0))
 
 
 def test_equal_rewards_give_no_gradient_and_unequal_ones_do():

@@ -51,24 +51,20 @@ WAYS: Mapping[str, WayOfDrawing] = {
 
 @dataclass(frozen=True)
 class Noise:
-    """relative: the trace of the gradients' covariance over the squared norm of their mean. passes: of the network, for one gradient."""
+    """variance: the trace of gradients' covariance. signal: the squared norm of their mean. passes: of the network, for one gradient."""
 
-    relative: float
+    variance: float
+    signal: float
     passes: int
 
-    @property
-    def at_equal_passes(self) -> float:
-        return self.relative * self.passes
 
-
-def relative_noise(gradients_RP: Tensor) -> float:
-    """Trace of the covariance of R >= 2 gradients over the squared norm of their mean, both without bias. Infinite where nothing but noise is seen."""
+def variance_and_signal(gradients_RP: Tensor) -> tuple[float, float]:
+    """Trace of the covariance of R >= 2 gradients, and the squared norm of their mean, both without bias: the second may be negative where nothing but noise is seen."""
     count = len(gradients_RP)
     center = gradients_RP.mean(0)
     variance = float((gradients_RP - center).square().sum()) / (count - 1)
     # The mean's own noise is part of its squared norm.
-    signal = float(center.square().sum()) - variance / count
-    return variance / signal if signal > 0 else float("inf")
+    return variance, float(center.square().sum()) - variance / count
 
 
 def tree_gradient(model: FlowModel, forest: Forest, rewards: Tensor, by_depth: bool, eta: float) -> Tensor:
@@ -99,7 +95,7 @@ def noise_of(way: WayOfDrawing, model: FlowModel, source: Source, captions: Tens
         fit = source.alignment(forest.drawn.clamp(-1, 1), asked.repeat_interleave(plan.leaves, 0))
         assert fit is not None, "the drawn world knows what a picture shows"
         gradients.append(tree_gradient(model, forest, fit.soft, way.by_depth, eta))
-    return Noise(relative_noise(torch.stack(gradients)), plan.calls * len(asked))
+    return Noise(*variance_and_signal(torch.stack(gradients)), plan.calls * len(asked))
 
 
 # As a study
@@ -111,11 +107,11 @@ class StudySettings:
 
     captions: AtLeastOne = 8
     """Captions of a gradient, each of which is drawn 16 times."""
-    repeats: Annotated[int, Ge(2)] = 8
+    repeats: Annotated[int, Ge(2)] = 32
     """Gradients of the same captions."""
     eta: float = 0.5
     """Noise of the steps."""
-    seeds: AtLeastOne = 3
+    seeds: AtLeastOne = 2
     """Seeds, counted from 0: other captions, other noise."""
 
 
@@ -132,12 +128,16 @@ def study(settings: StudySettings) -> Findings:
 
 
 def _table(found: Mapping[str, Sequence[Noise]], settings: StudySettings) -> Table:
-    equal = {name: mean([each.at_equal_passes for each in seeds]) for name, seeds in found.items()}
+    relative = {name: _over_signal(seeds) for name, seeds in found.items()}
+    base = relative["one by one"] * found["one by one"][0].passes
     return Table(
         f"{settings.captions} captions, 16 pictures each, {settings.repeats} gradients; mean of {settings.seeds} seeds",
         ("way of drawing", "variance over squared mean", "passes a gradient", "at equal passes, one by one = 1"),
-        [
-            [name, f"{mean([each.relative for each in seeds]):.2f}", f"{seeds[0].passes}", f"{equal[name] / equal['one by one']:.2f}"]
-            for name, seeds in found.items()
-        ],
+        [[name, f"{relative[name]:.0f}", f"{seeds[0].passes}", f"{relative[name] * seeds[0].passes / base:.2f}"] for name, seeds in found.items()],
     )
+
+
+def _over_signal(seeds: Sequence[Noise]) -> float:
+    """Variance over the squared mean, both averaged over seeds; NaN where the mean cannot be told from noise."""
+    signal = mean([each.signal for each in seeds])
+    return mean([each.variance for each in seeds]) / signal if signal > 0 else float("nan")
