@@ -272,7 +272,9 @@ def test_what_the_claim_measures_is_read_from_a_run(monkeypatch: pytest.MonkeyPa
             "critic": 0.8,
             "critic_last": 0.5,
             "unfiltered": 0.6,
+            "unfiltered_once": 0.5,
             "kept": 0.8,
+            "kept_once": 0.7,
         }
     )
 

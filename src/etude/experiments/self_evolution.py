@@ -18,8 +18,8 @@ def self_evolution(seed: int, settings: Mapping[str, Any], budget: str) -> dict[
     It has to evaluate once a round. `direct_start`, `direct_taught`, `direct`: held-out pass@1 of the model that was imitated into being, after the first round (which
     teaches the skills), and at the end; `gain`: the last less the second. `refined`: accuracy after refinement, at the end. `critic`, `critic_last`: balanced accuracy of
     feedback on held-out answers after the first round and at the end, in which right or wrong answers count as misjudged where there are none. `first`, `unfiltered`,
-    `kept`: by the labels, accuracy of the rounds' first answers, of the final ones, and of those that the filter let through, as means over rounds. `tokens`: generated.
-    What has no value is left out.
+    `kept`: by the labels, accuracy of the rounds' first answers, of the final ones, and of those that the filter let through, as means over rounds, and with `_once` in the
+    first of them. `tokens`: generated. What has no value is left out.
     """
     record = imitate_first(seed, settings, budget)
     found: dict[str, float] = {}
@@ -46,5 +46,5 @@ def self_evolution(seed: int, settings: Mapping[str, Any], budget: str) -> dict[
     for name, metric in {"first": "first", "unfiltered": "unfiltered", "kept": "filtered"}.items():
         with suppress(InputError):
             values = record.series(f"evolve/accuracy_{metric}")[1]
-            found[name] = sum(values) / len(values)
+            found[name], found[f"{name}_once"] = sum(values) / len(values), values[0]
     return {name: value for name, value in found.items() if isfinite(value)}
