@@ -42,13 +42,13 @@ from etude.types import Trajectory
             Comparison("right answers are left alone", "with right ones", "star", Final("broken"), better="lower", role="ablation"),
         ),
         preconditions=repeats_itself("star"),
-        tried="On seed 0, from another start: 40 steps of 64 lessons in checking at 2e-3, then 24 of 32 with copies=0.95, misses=0.5 at 1e-3. It repeats every answer "
-        "when it is greedy (10.2 % right both times, 128 tasks); at temperature 1 it shows work in 1.8 to 2.0 % of its second answers, and one in five to one "
-        "in three of those are right. One round of 240 tasks and 20 steps from there took second answers to 34.4 %, first ones to 28.9 % (mended 28.9 %, spoilt "
-        "23.4 %). Run on the reported seeds (1000 to 1004) with 40 skill steps and copies=0.95 the claim was void: 55 % of the checks that the start writes were right, and second "
-        "answers lost 3.2 points. Starts, on seed 0: after 160 skill steps without slips, copies=0.9 left checks in 1 % of second answers and half of these right; copies=0.8, 40 "
-        "steps falling from 5e-4, in 26 %, of which 80 % are right, while greedy second answers differ from the first in 6 %. From there two rounds took second answers from 25.8 "
-        "to 90.2 % and first ones from 20.3 to 23.8 % (spoilt 14.7 % of the right ones).",
+        tried="On seed 0, from another start: 40 steps of 64 lessons in checking at 2e-3, then 24 of 32 with copies=0.95, misses=0.5 at 1e-3. It repeats every answer when "
+        "it is greedy (10.2 % right both times, 128 tasks); at temperature 1 it shows work in 1.8 to 2.0 % of its second answers, and one in five to one in three of "
+        "those are right. One round of 240 tasks and 20 steps from there took second answers to 34.4 %, first ones to 28.9 % (mended 28.9 %, spoilt 23.4 %). Run on "
+        "the reported seeds (1000 to 1004) with 40 skill steps and copies=0.95 the claim was void: 55 % of the checks that the start writes were right, and second "
+        "answers lost 3.2 points. Starts, on seed 0: after 160 skill steps without slips, copies=0.9 left checks in 1 % of second answers and half of these right; "
+        "copies=0.8, 40 steps falling from 5e-4, in 26 %, of which 80 % are right, while greedy second answers differ from the first in 6 %. From there two rounds "
+        "took second answers from 25.8 to 90.2 % and first ones from 20.3 to 23.8 % (spoilt 14.7 % of the right ones).",
         seeds=reported_seeds(5),
         quick={**QUICK_START, "tasks_per_round": 8, "steps_per_round": 1, "rounds": 2},
     ),
