@@ -67,7 +67,7 @@ def judged(*turns: str) -> Trajectory:
 
 
 def test_every_round_is_judged_by_the_answer_that_it_left() -> None:
-    mended = judged(WRONG, f"12 5 8 ok\n5 5 ok\n{RIGHT}", "12 5 8 ok\n5 5 ok\nanswer: 15")
+    mended = judged(WRONG, f"12 5 8 ok\n5-5=0 ok\n{RIGHT}", "12 5 8 ok\n5-5=0 ok\nanswer: 15")
     assert [s.text for s in mended.segments if s.author == "tool"] == ["25", "15"]
     assert (mended.tags[VERDICTS], mended.tags[ANSWERS]) == ([0.0, 1.0, 1.0], ["25", "15", "15"])
     assert mended.tags[WENT_ON] == [[0.0, True], [1.0, False]]
@@ -129,9 +129,9 @@ def test_lessons_go_wrong_as_often_as_said_and_see_it() -> None:
         assert [tasks.check(task, p)[1] for p in tried] == [*[False] * (len(tried) - 1), True]
     assert rounds[1] / 400 == pytest.approx(0.7, abs=0.07)
     assert rounds[3] / 400 == pytest.approx(0.1, abs=0.05)
-    assert tasks.check(TASK, "a=12+5;b=a+8;out b") == ("12 5 8 ok\n5 5 ok", True)
+    assert tasks.check(TASK, "a=12+5;b=a+8;out b") == ("12 5 8 ok\n5-5=0 ok", True)
     assert tasks.check(TASK, "a=12-5;b=a-8;out b") == ("12 5 8 ok\n- 5 no", False)
-    assert tasks.check(TASK, "a=12-5;b=a+9;out b") == ("12 5 9 no\n6 5 no", False)
+    assert tasks.check(TASK, "a=12-5;b=a+9;out b") == ("12 5 9 no\n6-5=1 no", False)
     told = [tasks._wrong_program(TASK, Random(i)) for i in range(50)]
     assert tasks.program(TASK) not in told
 

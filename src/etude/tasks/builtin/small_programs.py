@@ -3,12 +3,13 @@
     tom has 12 pens, buys or loses 5 and finds 8. how many now? ends in 5
     <calc>a=12+5;b=a+8;out b</calc>                                         -> 25
     12 5 8 ok
-    5 5 ok
+    5-5=0 ok
     answer: 25
 
 What happened is not always told: `buys or loses 5` is one of the two, and which one shows only in the last digit of the result. So a first program is often wrong without
 being careless, running it tells, and a program alone cannot know. The check has two lines: the numbers that the program uses, which have to be the story's; and the
-output's last digit beside the one that is asked for. `tiny` was not taught the task: imitate first.
+output's last digit less the one that is asked for, since a model that can subtract need not learn to see whether two digits are one. `tiny` was not taught the task:
+imitate first.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class SmallProgramTasks(GeneratedTaskSet):
         self.stop = (self.language.closing,)
         digits = len(str(high))
         # A check of four numbers, and a program of three statements.
-        self.max_new_tokens = 7 * digits + 44 if verify else 3 * digits + 28
+        self.max_new_tokens = 7 * digits + 47 if verify else 3 * digits + 28
 
     def draw(self, random: Random) -> Problem:
         while True:
@@ -133,8 +134,8 @@ class SmallProgramTasks(GeneratedTaskSet):
         """What a careful reader says of a program and its output, in two lines, and whether nothing is wrong with it."""
         used, output, wanted = numbers_of(program), run_program(program), (task.answer or "0")[-1]
         same, fits = used == [*task.info["start"], *task.info["later"]], output.isdigit() and output[-1] == wanted
-        digit = output[-1] if output.isdigit() else "-" if output.startswith("-") else "?"
-        return f"{' '.join(map(str, used))} {_word(same)}\n{digit} {wanted} {_word(fits)}", same and fits
+        digits = f"{output[-1]}-{wanted}={int(output[-1]) - int(wanted)}" if output.isdigit() else f"{'-' if output.startswith('-') else '?'} {wanted}"
+        return f"{' '.join(map(str, used))} {_word(same)}\n{digits} {_word(fits)}", same and fits
 
     def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
         return judge_rounds(trajectory, self.language, self.rounds, super().verify_trajectory, self.answer_in)
