@@ -19,8 +19,8 @@ Turn = tuple[str, str]
 """Who wrote a turn of an attempt, as `Segment.author`, and the text."""
 Rating = Annotated[float, Ge(0), Le(1)]
 SUMMARISE = """Below is an attempt at a task, shortened. Summarise it for somebody who will try the same task again, and rate it.
-Whether it was right has not been checked; go by what its log shows. In `findings` say of each part of the problem that the attempt dealt with what it did there, and whether that worked.
-`tests` is how the last run of tests ended that the attempt made itself. `completion` is how likely it is that the task is solved, from 0 to 1;
+Whether it was right has not been checked; go by what its log shows. In `findings` say of each part of the problem that the attempt dealt with what it did there, and
+whether that worked. `tests` is how the last run of tests ended that the attempt made itself. `completion` is how likely it is that the task is solved, from 0 to 1;
 `coherence`, `depth` and `robustness` rate the reasoning, from 0 to 1."""
 ORDER = ("status", "findings", "approach_summary", "strategy", "key_changes", "tests", "modified_files", "specific_techniques")
 """Fields in the order in which an operator is shown them, most useful first. What comes after those is left out when there is no room."""

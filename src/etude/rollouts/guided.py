@@ -13,7 +13,7 @@ from etude.models.sampling import SamplingParams
 from etude.rollouts.conversing import respond_episodes
 from etude.rollouts.episodes import EpisodeRequest, run_episodes
 from etude.tasks.around import Around
-from etude.tasks.base import EPISODE_TAGS, Environment, EnvironmentStep, TaskSet
+from etude.tasks.base import EPISODE_TAGS, Environment, EnvironmentStep
 from etude.types import Message, Task, Trajectory
 
 GUIDANCE = "guidance"

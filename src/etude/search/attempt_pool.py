@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from etude.search.attempt_operators import Origin
 from etude.search.population import Alike, alike_words, children_of, elite_and_diverse
 from etude.search.tree import Node, Tree
 
@@ -19,8 +20,8 @@ class Attempt:
     """One attempt, as plain values: everything but what the verifier said of it.
 
     operator: what made it (`plan`, `mutate`, or an `Operator`). plan, guidance: the style that it descends from, and all that its system message was told. turns: author and
-    text of each. artefact: what came of it, a patch (`patched`) or an answer. facts: what the environment counted. rules: which of them hold. summary: of a model, empty where it wrote none that could be
-    read. calls: of models, for the attempt and everything about it.
+    text of each. artefact: what came of it, a patch (`patched`) or an answer. facts: what the environment counted. rules: which of them hold. summary: of a model, empty
+    where it wrote none that could be read. calls: of models, for the attempt and everything about it.
     """
 
     operator: str
@@ -50,7 +51,7 @@ class Birth:
     """An attempt that is to be made. number: which of its task's it will be. parents: numbers of others, none for a first attempt."""
 
     number: int
-    operator: str
+    operator: Origin
     parents: tuple[int, ...] = ()
 
 
@@ -58,8 +59,8 @@ class Birth:
 class AttemptPool:
     """The tree's root is the task, and every other node an attempt. members: those that the next ones are made of, best first.
 
-    verdicts: what the verifier said, by number; only measurements look at them. calls: of models so far. ended: why nothing more is tried. chosen: the attempt that was settled
-    on, once it has ended.
+    verdicts: what the verifier said, by number; only measurements look at them. calls: of models so far. ended: why nothing more is tried. chosen: the attempt that was
+    settled on, once it has ended.
     """
 
     tree: Tree

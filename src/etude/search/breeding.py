@@ -24,8 +24,8 @@ class PoolConfig:
     candidates: AtLeastOne = 10
     """Attempts at a task at most."""
     calls_per_task: Count = 0
-    """Calls of models that a task may cost, for attempts and everything about them (0: no limit). No attempt is begun that would cost more than is left, if it is as long as the
-    longest one so far."""
+    """Calls of models that a task may cost, for attempts and everything about them (0: no limit). No attempt is begun that would cost more than is left, if it is as long
+    as the longest one so far."""
     plans: AtLeastOne = 5
     """First attempts at a task, which are made out of no others."""
     styles: Annotated[int, Ge(0), Le(len(PLANS))] = 5
@@ -58,7 +58,7 @@ def ended(pool: AttemptPool, config: PoolConfig) -> str | None:
     """Why nothing more is tried; None while there is."""
     if len(pool) >= config.candidates:
         return f"{len(pool)} attempts"
-    if len(pool) and affordable(pool, config) < 1:
+    if affordable(pool, config) < 1:
         return f"{pool.calls} calls"
     if config.patience and len(pool) >= config.plans and pool.since_best() >= config.patience:
         return f"{config.patience} attempts without a better one"
@@ -66,10 +66,12 @@ def ended(pool: AttemptPool, config: PoolConfig) -> str | None:
 
 
 def affordable(pool: AttemptPool, config: PoolConfig) -> int:
-    """How many further attempts there are calls for, if each is as long as the longest so far."""
+    """How many further attempts there are calls for, if each is as long as the longest so far. Before the first one nothing is known, and one is tried."""
     if not config.calls_per_task:
         return config.candidates
-    turns = max((sum(author == "policy" for author, _ in pool.attempt(number).turns) for number in pool.numbers), default=1)
+    if not len(pool):
+        return 1
+    turns = max(sum(author == "policy" for author, _ in pool.attempt(number).turns) for number in pool.numbers)
     overhead = OVERHEAD if config.operators and len(pool) >= config.plans + config.mutations else OVERHEAD - 1
     return (config.calls_per_task - pool.calls) // (turns + overhead)
 
@@ -78,7 +80,7 @@ def next_births(pool: AttemptPool, config: PoolConfig, random: Random) -> list[B
     """The attempts to be made next: all first ones at once, and then one at a time. Where an operator has nobody to work with, the next one does, and else another plan."""
     made, first = len(pool), len(pool) + 1
     if made < config.plans:
-        count = min(config.plans - made, config.candidates - made, max(1, affordable(pool, config)))
+        count = min(config.plans - made, config.candidates - made, affordable(pool, config))
         return [Birth(first + i, PLAN) for i in range(count)]
     if made < config.plans + config.mutations:
         return [Birth(first, MUTATE, (random.choice(pool.members),))]

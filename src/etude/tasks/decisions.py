@@ -46,7 +46,8 @@ class Decisions(FiniteTasks):
     """Cases with `parts` decisions among `options` options each.
 
     plain, favoured: how often the script decides rightly, and on the decision that its plan favours. accuracy: how often a finding in a summary is right. noise: standard
-    deviation of a rating, around the share of right decisions. follows: how often it takes what it is told to keep. cases: how many there are.
+    deviation of a rating, around the share of right decisions. follows: how often it takes what it is told to keep. new_plans: guidance takes any plan; else that of a
+    revision one that its parent did not follow, and that of a recombination one that a parent did. cases: how many there are.
     """
 
     parts: int = 4
@@ -56,6 +57,7 @@ class Decisions(FiniteTasks):
     accuracy: float = 0.75
     noise: float = 0.1
     follows: float = 0.9
+    new_plans: bool = True
     cases: int = 600
     seed: int = 0
     name: str = field(default="simulated", init=False)
@@ -69,6 +71,7 @@ class Decisions(FiniteTasks):
         "accuracy": "share of findings that are right",
         "noise": "of ratings",
         "follows": "share of advice to keep something that is followed",
+        "new_plans": "true or false: whether recombinations may take a plan that no parent followed",
         "cases": "cases there are",
     }
 
@@ -208,7 +211,9 @@ class _Script:
                 for part in self.world.names:
                     best = max((choice for choice in votes if choice[0] == part), key=lambda choice: votes[choice], default=None)
                     lines += [f"keep: {part}={best[1]}"] if best is not None and votes[best] > 0 else []
-            plan = situation.random.choice(PLANS)
+            followed = [plan for plan in PLANS if plan in situation.last]
+            pool = followed if operator != "revise" else [plan for plan in PLANS if plan not in followed]
+            plan = situation.random.choice(PLANS if self.world.new_plans or not pool else pool)
             return _json(Advice([], "\n".join([plan, *lines])))
 
         return answer

@@ -7,8 +7,8 @@ reads the summaries of some and writes guidance, and the whole task is tried aga
                  ▲                                     │
                  └── guidance ◄── revise one, cross two, transfer to a weak one, restructure all
 
-Nothing is trained. What is settled on is the attempt of the highest score, which is made of checkable rules, ratings and length. The verifier has no part in it: hidden tests only
-measure.
+Nothing is trained. What is settled on is the attempt of the highest score, which is made of checkable rules, ratings and length. The verifier has no part in it: hidden
+tests only measure.
 
 Differs from independent sampling (`--operators none`) in the guidance, which costs a call of a model for each attempt; both are summarised, rated and chosen alike.
 """
@@ -32,7 +32,7 @@ from etude.rewards.attempt_score import Rules
 from etude.rollouts.guided import TESTS, Guided
 from etude.run import Run
 from etude.search.advising import Adviser, Consulted
-from etude.search.attempt_operators import GUIDE, MUTATE, PLAN, PLANS, first_words, mutation
+from etude.search.attempt_operators import GUIDE, MUTATE, PLAN, first_words, mutation
 from etude.search.attempt_pool import AttemptPool, Birth, begun
 from etude.search.attempting import Attempter, Order, Scoring, open_model, responder_of
 from etude.search.breeding import PoolConfig, ended, next_births, plan_of
@@ -81,7 +81,7 @@ class SEAgentConfig(SearchConfig):
     summary_characters: AtLeastOne = 1000
     """Characters of a summary that an operator is shown."""
     growth: PoolConfig = field(default_factory=PoolConfig)
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(max_turns=30))
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
 
 
@@ -134,10 +134,14 @@ class SEAgent(SearchMethod):
         given, model = self.inputs.tasks, self.inputs.model
         if isinstance(given, str) and given.partition(":")[0] == "simulated":
             if model != NO_MODEL or self.config.adviser is not None:
-                raise InputError("a model was named, but the simulated repairs can only be made by the script that comes with them; leave --model and --adviser out")
+                raise InputError(
+                    "a model was named, but the simulated repairs can only be made by the script that comes with them; leave --model and --adviser out"
+                )
             return Decisions.parse(given, self.run.seed)
         if model == NO_MODEL:
-            raise InputError(f"no model acts on {given}; name one with --model: tiny, a Hugging Face folder, openai:NAME with --base-url, or http://host:port/v1#NAME")
+            raise InputError(
+                f"no model acts on {given}; name one with --model: tiny, a Hugging Face folder, openai:NAME with --base-url, or http://host:port/v1#NAME"
+            )
         return load_tasks(given, reward=self.inputs.reward, env=self.inputs.env, seed=self.run.seed)
 
     def iterate(self, count: int) -> Metrics:
@@ -274,7 +278,9 @@ class SEAgent(SearchMethod):
             if chosen is not None:
                 attempt = pool.attempt(chosen)
                 kind = "patch" if attempt.patched else "answer"
-                lines.append({"task": task.id, "attempt": chosen, kind: attempt.artefact, "score": attempt.value, "status": attempt.status, "calls": pool.calls})
+                lines.append(
+                    {"task": task.id, "attempt": chosen, kind: attempt.artefact, "score": attempt.value, "status": attempt.status, "calls": pool.calls}
+                )
         replace_file(Path(folder) / "answers.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
