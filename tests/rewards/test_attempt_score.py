@@ -36,6 +36,9 @@ def test_a_log_is_shortened_and_a_summary_shown_as_far_as_there_is_room() -> Non
     for part in ("mend it", "How it ended: out of turns", '"edits": 2', "a patch"):
         assert part in asked.content
     summary = {"strategy": "s" * 500, "findings": [{"part": "file", "what": "file=2", "worked": False}]}
-    assert shown(summary, "handed in", 60) == "status: handed in\nfindings: file: file=2 (failed)\nstrategy: " + shown(summary, "handed in", 60).partition("strategy: ")[2]
+    assert (
+        shown(summary, "handed in", 60)
+        == "status: handed in\nfindings: file: file=2 (failed)\nstrategy: " + shown(summary, "handed in", 60).partition("strategy: ")[2]
+    )
     assert "ssss" not in shown(summary, "handed in", 60)[:50]
     assert right_findings(summary["findings"], {"file": False, "cause": True}) == [True]

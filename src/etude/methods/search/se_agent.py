@@ -22,9 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from etude.claim import Arm, Claim, Comparison, reported_seeds
 from etude.config import NO_MODEL, AtLeastOne, Count, EndpointConfig, NonNegative, SamplerConfig, Share, TrainConfig
 from etude.durable import replace_file
 from etude.errors import InputError
+from etude.evals.measures import Final
 from etude.memory.attempt_summaries import right_findings, shown
 from etude.method import register
 from etude.models.sampling import SamplingParams
@@ -89,6 +91,11 @@ SHOWN = 6
 """Trees that are shown and kept in the report: those of the tasks in work, and otherwise of the first ones."""
 
 
+SOLVED = Final("success")
+INDEPENDENT = {"operators": [], "plans": 20}
+TRIED = ""
+
+
 @register(
     slug="se-agent",
     name="SE-Agent",
@@ -100,6 +107,52 @@ SHOWN = 6
     evolves="memory",
     signal="self-judge",
     rollouts="search",
+    claim=Claim(
+        statement="Attempts that are made out of summaries of earlier ones, by revising one and by recombining several, solve more tasks than as many independent attempts; "
+        "without recombination, and without revision, less of it is left.",
+        expectation="On simulated repairs of four decisions, at 60 calls a task, with findings of which three in four are right, the attempt that is settled on "
+        "solves more than 15 points more tasks than with independent attempts under the same plans and the same choice, and more than 10 points more than without "
+        "recombination; with findings that are right half of the time it solves fewer than independent attempts.",
+        arms=(
+            Arm("se-agent"),
+            Arm("independent", "se-agent", INDEPENDENT),
+            Arm("no recombination", "se-agent", {"operators": ["revise"]}),
+            Arm("no revision", "se-agent", {"operators": ["crossover", "transfer", "restructure"]}),
+            Arm("single revision", "se-agent", {"operators": ["revise"], "plans": 4, "generations": 1, "children": 1}),
+            Arm("coin-flip findings", "se-agent", {"tasks": "simulated:accuracy=0.5"}),
+            Arm("good findings", "se-agent", {"tasks": "simulated:accuracy=0.9"}),
+            Arm("one plan", "se-agent", {"tasks": "simulated:new_plans=false", "styles": 1}),
+            Arm(
+                "one plan, no revision", "se-agent", {"tasks": "simulated:new_plans=false", "styles": 1, "operators": ["crossover", "transfer", "restructure"]}
+            ),
+        ),
+        common={
+            "tasks": "simulated",
+            "tasks_limit": 100,
+            "parallel": 100,
+            "calls_per_task": 60,
+            "candidates": 20,
+            "plans": 3,
+            "styles": 4,
+            "iterations": 50,
+        },
+        experiment="etude.experiments.evolved_attempts:evolved_attempts",
+        budget="6k-calls",
+        tests=(
+            Comparison("over independent attempts", "se-agent", "independent", SOLVED, margin=0.15),
+            Comparison("by recombination", "se-agent", "no recombination", SOLVED, margin=0.1),
+            Comparison("no gain by findings that say nothing", "coin-flip findings", "independent", SOLVED, better="lower"),
+            Comparison("over a single revision", "se-agent", "single revision", SOLVED, role="ablation"),
+            Comparison("by revision", "se-agent", "no revision", SOLVED, role="ablation"),
+            Comparison("by revision, where all begin with one plan", "one plan", "one plan, no revision", SOLVED, role="ablation"),
+            Comparison("by better findings", "good findings", "se-agent", SOLVED, role="ablation"),
+        ),
+        tried=TRIED,
+        seeds=reported_seeds(12),
+        seeds_together=12,
+        quick={"tasks_limit": 4},
+        quick_budget="240-calls",
+    ),
 )
 class SEAgent(SearchMethod):
     """A pool for each task, all kept apart. `--tasks simulated` brings a scripted model; other tasks need `--model`."""
