@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from etude.memory.attempt_summaries import SUMMARISE, Finding, Summary
 from etude.models.scripted import Rule, ScriptedModel, Situation
 from etude.search.attempt_operators import PROMPTS, Advice, Operator
+from etude.tasks.repos.lessons import solution_actions
 from etude.tasks.repos.tasks import RepositoryTasks
 
 IDEAS = 4
@@ -32,8 +33,8 @@ def solutions(tasks: RepositoryTasks) -> list[tuple[str, list[str]]]:
     """What each task is known by, and the turns that solve it. Tasks whose solution takes several edits are left out."""
     found = []
     for task in tasks.held_out():
-        conversation = tasks.conversation(task, 0)
-        turns = [m.content for m in conversation or [] if m.role == "assistant"]
+        store, start = tasks.start_of(task)
+        turns = solution_actions(store, start, tasks.instance(task).patch) or []
         if len(turns) == 4:
             found.append((task.prompt, turns))
     return found

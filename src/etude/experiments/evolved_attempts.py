@@ -1,10 +1,10 @@
 """Attempts that are made out of earlier ones, and as many independent ones, on simulated repairs (`etude.tasks.decisions`).
 
-One call is one whole search by `se-agent`, with the scripted model that the tasks bring behind the interfaces of any other model: the same episodes, summaries, guidance, scores
-and choice as with a real one. Only what a finding or a decision is worth is set.
+One call is one whole search by `se-agent`, with the scripted model that the tasks bring behind the interfaces of any other model: the same episodes, summaries, guidance,
+scores and choice as with a real one. Only what a finding or a decision is worth is set.
 
-Measures: `success`, the share of tasks that the attempt which was settled on solves; `any`, that any attempt solves; `attempt`, the mean over attempts; `attempts` and `calls`, a
-task; `right_findings`, the share of findings that are right; `gain_OPERATOR`, how much higher an attempt scores than those that it was made out of.
+Measures: `success`, the share of tasks that the attempt which was settled on solves; `any`, that any attempt solves; `attempt`, the mean over attempts; `attempts` and
+`calls`, a task; `right_findings`, the share of findings that are right; `gain_OPERATOR`, how much higher an attempt scores than those that it was made out of.
 """
 
 from __future__ import annotations
@@ -33,4 +33,6 @@ def evolved_attempts(seed: int, settings: Mapping[str, Any], budget: str) -> dic
     found = {name: summary.after[f"eval/{name}"] for name in ("success", "any", "attempt")}
     tasks = summary.metrics["search/nodes"] / max(1.0, settings.get("tasks_limit", config.method.tasks_limit))
     found |= {"attempts": tasks, "calls": summary.metrics["search/calls_per_task"]}
-    return found | {name.removeprefix("search/"): value for name, value in summary.metrics.items() if name.startswith(("search/gain_", "search/right_findings"))}
+    return found | {
+        name.removeprefix("search/"): value for name, value in summary.metrics.items() if name.startswith(("search/gain_", "search/right_findings"))
+    }

@@ -40,7 +40,17 @@ class Attempt:
     @property
     def actions(self) -> str:
         """What the model wrote."""
-        return "\n".join(text for author, text in self.turns if author == "policy")
+        return "\n".join(self.written)
+
+    @property
+    def written(self) -> list[str]:
+        """The model's turns."""
+        return [text for author, text in self.turns if author == "policy"]
+
+    @property
+    def steps(self) -> list[str]:
+        """The model's turns, or the lines of a single one."""
+        return self.written if len(self.written) > 1 else self.actions.splitlines() or [""]
 
     def to_plain(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
@@ -52,6 +52,8 @@ class PoolConfig:
     """Better attempts that a weak one is taught by."""
     patience: Count = 0
     """A task ends when so many attempts in a row did not raise its best score (0: it goes on)."""
+    choose: Literal["score", "model"] = "score"
+    """Which attempt is settled on, among those that keep all rules: that of the highest score, or what a model says in one more call."""
 
 
 def ended(pool: AttemptPool, config: PoolConfig) -> str | None:
@@ -71,9 +73,9 @@ def affordable(pool: AttemptPool, config: PoolConfig) -> int:
         return config.candidates
     if not len(pool):
         return 1
-    turns = max(sum(author == "policy" for author, _ in pool.attempt(number).turns) for number in pool.numbers)
+    turns = max(len(pool.attempt(number).written) for number in pool.numbers)
     overhead = OVERHEAD if config.operators and len(pool) >= config.plans + config.mutations else OVERHEAD - 1
-    return (config.calls_per_task - pool.calls) // (turns + overhead)
+    return (config.calls_per_task - (config.choose == "model") - pool.calls) // (turns + overhead)
 
 
 def next_births(pool: AttemptPool, config: PoolConfig, random: Random) -> list[Birth]:

@@ -29,6 +29,7 @@ from etude.errors import InputError
 from etude.evals.measures import Final
 from etude.memory.attempt_summaries import right_findings, shown
 from etude.method import register
+from etude.models.remote import is_endpoint
 from etude.models.sampling import SamplingParams
 from etude.rewards.attempt_score import Rules
 from etude.rollouts.guided import TESTS, Guided
@@ -70,8 +71,6 @@ class SEAgentConfig(SearchConfig):
     """Rule: no turn comes more often in a row."""
     edits: Share = 0.0
     """Rule: so large a share of the turns are edits, where the environment counts edits."""
-    choose: Literal["score", "model"] = "score"
-    """Which attempt is settled on, among those that keep all rules: that of the highest score, or what a model says in one more call."""
     adviser: str | None = None
     """Who summarises, rates and advises: a model like --model. Default: the model itself."""
     advice_tokens: AtLeastOne = 1024
@@ -93,7 +92,10 @@ SHOWN = 6
 
 SOLVED = Final("success")
 INDEPENDENT = {"operators": [], "plans": 20}
-TRIED = ""
+TRIED = """The world's numbers and the three gates come from a pilot of other code, and were not changed here. Three first attempts, because with 6 and 7 calls an attempt they
+and six more spend 60 calls exactly; with two, 54 were spent and 0.39 solved (200 tasks a seed). Four plans, because a fifth would favour the first decision again. Seeds 0 to
+2, 100 tasks each, share solved: se-agent 0.437, independent 0.217, no recombination 0.220, no revision 0.470, single revision 0.180, coin-flip findings 0.130, good findings
+0.800, one plan 0.453, one plan and no revision 0.493. So revision was not expected to bring anything, and its tests are only reported."""
 
 
 @register(
@@ -147,9 +149,9 @@ TRIED = ""
             Comparison("by revision, where all begin with one plan", "one plan", "one plan, no revision", SOLVED, role="ablation"),
             Comparison("by better findings", "good findings", "se-agent", SOLVED, role="ablation"),
         ),
-        tried=TRIED,
-        seeds=reported_seeds(8),
-        seeds_together=8,
+        tried=" ".join(TRIED.split()),
+        seeds=reported_seeds(10),
+        seeds_together=10,
         quick={"tasks_limit": 4},
         quick_budget="240-calls",
     ),
@@ -195,6 +197,7 @@ class SEAgent(SearchMethod):
             raise InputError(
                 f"no model acts on {given}; name one with --model: tiny, a Hugging Face folder, openai:NAME with --base-url, or http://host:port/v1#NAME"
             )
+        is_endpoint(model, self.config.endpoint.base_url if self.config.adviser is None else None)
         return load_tasks(given, reward=self.inputs.reward, env=self.inputs.env, seed=self.run.seed)
 
     def iterate(self, count: int) -> Metrics:
@@ -238,7 +241,7 @@ class SEAgent(SearchMethod):
             plan = plan_of(pool, birth, self.config.growth)
             guidance = plan
             if birth.operator == MUTATE:
-                guidance = mutation(plan, pool.attempt(birth.parents[0]).actions.splitlines(), self._random(task, "mutate"))
+                guidance = mutation(plan, pool.attempt(birth.parents[0]).steps, self._random(task, "mutate"))
             elif place in answers:
                 answer, calls = answers[place].value, len(answers[place].replies)
                 self.counts["failed_operators"] += answer is None or not answer.guidance.strip()
@@ -256,7 +259,7 @@ class SEAgent(SearchMethod):
             pool.select(size=growth.pool, elite=growth.elite, most_alike=growth.most_alike)
             pool.ended = ended(pool, growth)
             if pool.ended is not None:
-                pool.chosen = self._chosen(place) if self.config.choose == "model" else pool.best()
+                pool.chosen = self._chosen(place) if growth.choose == "model" else pool.best()
 
     def _chosen(self, place: int) -> int | None:
         """What a model says is the best attempt; the best by score where it says nothing that can be used."""
