@@ -9,7 +9,7 @@ import pytest
 from etude.search.attempt_operators import GUIDE, first_words, mutation
 from etude.search.attempt_pool import Attempt, Birth, begun
 from etude.search.breeding import PoolConfig, affordable, ended, next_births, plan_of
-from etude.search.population import alike_words, children_of, elite_and_diverse, open_sets, pairs, pick_one, pick_pair, with_guides
+from etude.search.population import alike_parts, children_of, elite_and_diverse, open_sets, pairs, pick_one, pick_pair, with_guides
 
 VALUES = {1: 0.9, 2: 0.8, 3: 0.7, 4: 0.1, 5: 0.2}
 NEAR = {frozenset((1, 2)): 0.95, frozenset((1, 3)): 0.5, frozenset((1, 4)): 0.1, frozenset((1, 5)): 0.3, frozenset((3, 4)): 0.4, frozenset((3, 5)): 0.2}
@@ -42,8 +42,8 @@ def test_picks_and_the_cap_of_children_a_parent_set_may_have() -> None:
     assert open_sets([(1, 2), (3,), (4,)], children, 2) == [(3,), (4,)]
     assert open_sets([(1, 2)], children, 0) == [(1, 2)]
     assert pick_one([], VALUES, "low", random) is None
-    # Of 'a b c' and 'a c', two words are common: 2 * 2 / 5.
-    assert alike_words({1: "a b c", 2: "a c"})(1, 2) == pytest.approx(0.8)
+    # Of a, b, c and a, c two are common: 2 * 2 / 5.
+    assert alike_parts({1: ["a", "b", "c"], 2: ["a", "c"]})(1, 2) == pytest.approx(0.8)
 
 
 def attempt(value: float, turns: int = 3, plan: str = "p") -> Attempt:
@@ -83,6 +83,13 @@ def test_a_pool_begins_with_plans_and_then_each_operator_has_its_turn() -> None:
     pool.select(size=1, elite=1, most_alike=0.9)
     assert pool.members == [4]
     assert "verdict" not in pool.tree.nodes[1].state
+
+
+def test_patches_are_compared_by_the_lines_that_they_change() -> None:
+    patch = "--- a/x\n+++ b/x\n@@ -1,3 +1,3 @@\n def f(a):\n-    return a\n+    return a + 1\n"
+    first, second = (Attempt(**{**attempt(0.5).to_plain(), "artefact": p, "patched": True}) for p in (patch, patch.replace("a + 1", "a + 2")))
+    assert first.parts == ["-    return a", "+    return a + 1"]
+    assert alike_parts({1: first.parts, 2: second.parts})(1, 2) == pytest.approx(0.5)
 
 
 def test_guidance() -> None:

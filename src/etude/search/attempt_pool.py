@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from etude.search.attempt_operators import Origin
-from etude.search.population import Alike, alike_words, children_of, elite_and_diverse
+from etude.search.population import Alike, alike_parts, children_of, elite_and_diverse
 from etude.search.tree import Node, Tree
 
 ROOT = (0,)
@@ -54,6 +54,13 @@ class Attempt:
 
     def to_plain(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def parts(self) -> list[str]:
+        """What it is compared with others by: the lines that its patch changes, or all its words. Patches of one place have most words in common, whatever they do there."""
+        if not self.patched:
+            return self.actions.split()
+        return [line for line in self.artefact.splitlines() if line.startswith(("+", "-")) and not line.startswith(("+++ ", "--- "))]
 
 
 @dataclass(frozen=True)
@@ -112,8 +119,8 @@ class AttemptPool:
         return children_of(node.parents for node in self.tree.nodes[1:] if node.parents != ROOT)
 
     def alike(self) -> Alike:
-        """How alike attempts are, by the words of what they made, or of all they wrote where that is not a patch."""
-        return alike_words({n: a.artefact if a.patched else a.actions for n in self.numbers for a in [self.attempt(n)]})
+        """How alike attempts are, by their parts."""
+        return alike_parts({number: self.attempt(number).parts for number in self.numbers})
 
     def add(self, birth: Birth, attempt: Attempt, verdict: float) -> Node:
         """Take in an attempt that was made."""

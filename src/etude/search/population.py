@@ -92,15 +92,14 @@ def with_guides(members: Iterable[int], values: Mapping[int, float], guides: int
     return found
 
 
-def alike_words(texts: Mapping[int, str], most: int = 2000) -> Alike:
-    """How alike two members' texts are: ROUGE-L over their first `most` words. Measured once a pair."""
-    words = {n: text.split()[:most] for n, text in texts.items()}
+def alike_parts(parts: Mapping[int, Sequence[str]], most: int = 2000) -> Alike:
+    """How alike two members are by their parts in order (words, lines): ROUGE-L over the first `most` of them. Measured once a pair."""
     known: dict[frozenset[int], float] = {}
 
     def alike(first: int, second: int) -> float:
         key = frozenset((first, second))
         if key not in known:
-            known[key] = rouge_l(words[first], words[second])
+            known[key] = rouge_l(parts[first][:most], parts[second][:most])
         return known[key]
 
     return alike
