@@ -10,6 +10,7 @@ from typing import Any
 from etude.search.attempt_operators import Origin
 from etude.search.population import Alike, alike_parts, children_of, elite_and_diverse
 from etude.search.tree import Node, Tree
+from etude.types import mean
 
 ROOT = (0,)
 """Parents of an attempt that was made out of no other."""
@@ -185,3 +186,14 @@ class AttemptPool:
 def begun(task_id: str) -> AttemptPool:
     """A pool without any attempt."""
     return AttemptPool(Tree({"task": task_id}))
+
+
+def gains_by_operator(pools: Sequence[AttemptPool]) -> dict[str, list[float]]:
+    """Of every attempt that was made out of others, how much higher its score is than its parents' mean; by what made it."""
+    gains: dict[str, list[float]] = {}
+    for pool in pools:
+        for node in pool.tree.nodes[1:]:
+            if 0 not in node.parents:
+                before = mean([pool.value(parent) for parent in node.parents])
+                gains.setdefault(node.state["operator"], []).append(node.state["value"] - before)
+    return gains

@@ -36,12 +36,12 @@ from etude.rollouts.guided import TESTS, Guided
 from etude.run import Run
 from etude.search.advising import Adviser, Consulted
 from etude.search.attempt_operators import GUIDE, MUTATE, PLAN, first_words, mutation
-from etude.search.attempt_pool import AttemptPool, Birth, begun
+from etude.search.attempt_pool import AttemptPool, Birth, begun, gains_by_operator
 from etude.search.attempting import Attempter, Order, Scoring, open_model, responder_of
 from etude.search.breeding import PoolConfig, ended, next_births, plan_of
 from etude.search.record import tree_record
 from etude.searching import SearchConfig, SearchMethod
-from etude.tasks.base import TaskSet
+from etude.tasks.base import RIGHT, TaskSet
 from etude.tasks.decisions import Decisions
 from etude.tasks.loading import load_tasks
 from etude.types import Metrics, mean
@@ -298,13 +298,19 @@ class SEAgent(SearchMethod):
         return metrics | {f"search/gain_{operator}": mean(values) for operator, values in gains.items()}
 
     def evaluate(self) -> Metrics:
-        """What the verifier says of the attempts that would be settled on now (`eval/success`; a task without any counts as not solved), of any attempt, and of the first."""
+        """What the verifier says of the attempts that would be settled on now (`eval/success`; a task without any counts as not solved), of any attempt, and of the first.
+
+        `eval/right_ratings`: share of the rated attempts where completion is above one half just when the verifier agrees.
+        """
+        rated = [(pool.attempt(n).summary, verdict) for pool in self.pools for n, verdict in pool.verdicts.items() if pool.attempt(n).summary]
+        agreed = [float((summary["completion"] > RIGHT) == (verdict > RIGHT)) for summary, verdict in rated]
         picks = [pool.chosen if pool.chosen is not None else pool.best() for pool in self.pools]
         return {
             "eval/success": mean([pool.verdict(pick) for pool, pick in zip(self.pools, picks, strict=True)]),
             "eval/any": mean([max(pool.verdicts.values(), default=0.0) for pool in self.pools]),
             "eval/first": mean([pool.verdict(1 if len(pool) else None) for pool in self.pools]),
             "eval/attempt": mean([verdict for pool in self.pools for verdict in pool.verdicts.values()], 0.0),
+            **({"eval/right_ratings": mean(agreed)} if agreed else {}),
         }
 
     def done(self) -> str | None:
@@ -338,14 +344,3 @@ class SEAgent(SearchMethod):
                     {"task": task.id, "attempt": chosen, kind: attempt.artefact, "score": attempt.value, "status": attempt.status, "calls": pool.calls}
                 )
         replace_file(Path(folder) / "answers.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-
-
-def gains_by_operator(pools: Sequence[AttemptPool]) -> dict[str, list[float]]:
-    """Of every attempt that was made out of others, how much higher its score is than its parents' mean; by what made it."""
-    gains: dict[str, list[float]] = {}
-    for pool in pools:
-        for node in pool.tree.nodes[1:]:
-            if 0 not in node.parents:
-                before = mean([pool.value(parent) for parent in node.parents])
-                gains.setdefault(node.state["operator"], []).append(node.state["value"] - before)
-    return gains
