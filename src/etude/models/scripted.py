@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 from typing import Any
 
@@ -168,4 +169,10 @@ class ScriptedModel:
 
 def prompt_tokens(messages: Sequence[Message]) -> int:
     """Tokens that a scripted model reads: the pieces of every message, and a frame of a quarter of what real ones have at most."""
-    return sum(len(pieces_of(m.content)) + FRAME_TOKENS // 4 for m in messages)
+    return sum(_count_pieces(m.content) + FRAME_TOKENS // 4 for m in messages)
+
+
+@lru_cache(maxsize=10_000)
+def _count_pieces(text: str) -> int:
+    """A conversation is read again at every turn."""
+    return len(pieces_of(text))

@@ -18,7 +18,7 @@ from etude.errors import InputError, NonFiniteError
 from etude.ledger import FORWARD, Ledger
 from etude.models.language import LanguageModel
 from etude.models.sampling import FinishedEvent, Request, SamplingParams, stream_key
-from etude.tasks.base import EPISODE_TAGS, TOOL_COUNTS, Environment, TaskSet
+from etude.tasks.base import EPISODE_TAGS, TOOL_COUNTS, Environment, EnvironmentStep, TaskSet
 from etude.types import Completion, Message, Segment, StopReason, Task, Trajectory
 
 
@@ -65,6 +65,15 @@ class Episode:
     def turn_stream(self) -> int:
         """The key of the random numbers of the turn that comes next or is being written."""
         return stream_key(self.request.stream, "turn", self.turns) if self.turns else self.request.stream
+
+    def hear(self, answer: EnvironmentStep) -> None:
+        """Note what the environment gave for a turn, and said of the episode."""
+        self.reward += answer.reward
+        if "correct" in answer.info:
+            self.correct = float(answer.info["correct"])
+        for name in TOOL_COUNTS & answer.info.keys():
+            self.tools[name] = self.tools.get(name, 0) + int(answer.info[name])
+        self.tools |= answer.info.get(EPISODE_TAGS, {})
 
     def trajectory(self) -> Trajectory:
         """What has become of it, once it has ended."""
@@ -233,12 +242,7 @@ class Episodes:
             return None
         answer = episode.environment.step(completion.text)
         self.ledger.environment_steps += 1
-        episode.reward += answer.reward
-        if "correct" in answer.info:
-            episode.correct = float(answer.info["correct"])
-        for name in TOOL_COUNTS & answer.info.keys():
-            episode.tools[name] = episode.tools.get(name, 0) + int(answer.info[name])
-        episode.tools |= answer.info.get(EPISODE_TAGS, {})
+        episode.hear(answer)
         if answer.done:
             episode.stop_reason = "environment"
             return None

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from etude.ledger import Ledger
 from etude.models.language import LanguageModel
 from etude.models.remote import Endpoint
-from etude.models.replies import count_replies
+from etude.models.replies import Reply, count_replies
 from etude.models.sampling import SamplingParams, stream_key
-from etude.rollouts.episodes import EpisodeRequest, close_all, run_episodes
-from etude.tasks.base import Environment, TaskSet
-from etude.types import Message, Segment, Task, Trajectory
+from etude.rollouts.conversing import Whole, held_episodes
+from etude.rollouts.episodes import EpisodeRequest, run_episodes
+from etude.tasks.base import TaskSet
+from etude.types import Message, Task, Trajectory
 
 ROLE = "teacher"
 """The role that a teacher's calls are counted under."""
-
-
-Whole = Callable[[str], str]
-"""Puts back what a sampler cut off the end of a turn, such as the mark that it stopped at."""
 
 
 def teacher_attempts(
@@ -51,30 +48,12 @@ def teacher_attempts(
 def _held_with(
     endpoint: Endpoint, tasks: Sequence[Task], task_set: TaskSet, params: SamplingParams, seed: int, spent: Ledger, whole: Whole
 ) -> list[Trajectory]:
-    """One episode of each task, turn by turn, in which the endpoint takes the policy's part."""
-    environments: list[Environment | None] = [task_set.environment() for _ in tasks]
-    try:
-        histories = [list(e.reset(t) if e is not None else t.opening) for t, e in zip(tasks, environments, strict=True)]
-        trajectories = [Trajectory(task, [], [], "length") for task in tasks]
-        running = list(range(len(tasks)))
-        for _ in range(task_set.max_turns):
-            if not running:
-                break
-            replies = [row[0] for row in endpoint.sample([Task(tasks[i].id, tuple(histories[i])) for i in running], params, samples=1, seed=seed)]
-            count_replies(spent, replies, ROLE)
-            going_on = []
-            for i, reply in zip(running, replies, strict=True):
-                trajectories[i].segments.append(Segment([], "policy", reply.text))
-                environment = environments[i]
-                answer = environment.step(reply.text) if environment is not None else None
-                spent.environment_steps += answer is not None
-                if answer is None or answer.done:
-                    trajectories[i].stop_reason = "environment" if answer is not None else "eos"
-                    continue
-                histories[i] += [Message("assistant", whole(reply.text)), *answer.messages]
-                trajectories[i].segments.append(Segment([], "tool", "\n".join(m.content for m in answer.messages)))
-                going_on.append(i)
-            running = going_on
-    finally:
-        close_all([e for e in environments if e is not None])
-    return trajectories
+    """One episode of each task, in which the endpoint takes the policy's part."""
+
+    def answers(running: Sequence[int], histories: Sequence[tuple[Message, ...]]) -> list[Reply]:
+        rows = endpoint.sample([Task(tasks[i].id, history) for i, history in zip(running, histories, strict=True)], params, samples=1, seed=seed)
+        replies = [row[0] for row in rows]
+        count_replies(spent, replies, ROLE)
+        return replies
+
+    return held_episodes(answers, [EpisodeRequest(task, 0, seed) for task in tasks], task_set, max_turns=task_set.max_turns, ledger=spent, whole=whole)

@@ -178,12 +178,16 @@ class LiveTable(Observer):
 
     def _progress(self, run: Run) -> Table:
         done = run.progress
-        facts = [f"step {run.step}" + ("" if run.budget is not None else f"/{run.config.steps}"), f"{100 * done:.0f} %"]
+        limited = run.config.steps < NO_STEP_LIMIT
+        bounded = limited or run.budget is not None
+        facts = [f"step {run.step}" + (f"/{run.config.steps}" if limited and run.budget is None else "")]
+        if bounded:
+            facts.append(f"{100 * done:.0f} %")
         if run.budget is not None:
             facts.insert(1, f"of {run.budget}")
         passed = time.monotonic() - self._began
         facts.append(duration(passed))
-        if done - self._progress_before > 0 and done < 1:
+        if done - self._progress_before > 0 and done < 1 and bounded:
             facts.append(f"about {duration(passed * (1 - done) / (done - self._progress_before))} left")
         if (speed := self._tokens_per_second()) is not None:
             facts.append(f"{count(speed)} tokens/s")
@@ -264,8 +268,8 @@ class LiveTable(Observer):
 
     @staticmethod
     def _goal(run: Run) -> str:
-        if run.config.steps >= NO_STEP_LIMIT and run.budget is not None:
-            return str(run.budget)
+        if run.config.steps >= NO_STEP_LIMIT:
+            return str(run.budget) if run.budget is not None else "until nothing is left to do"
         return f"{run.config.steps} steps" + (f", or {run.budget}" if run.budget is not None else "")
 
     def _line(self, text: str) -> None:
