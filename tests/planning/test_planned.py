@@ -64,7 +64,7 @@ def test_a_sampler_holds_weights_and_the_keys_and_values_of_so_many_sequences() 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_activations_are_what_a_forward_pass_keeps(dtype: str) -> None:
     def kept(layers: int) -> int:
-        model = LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=layers, attn_implementation="sdpa")).to(getattr(torch, dtype))
+        model = LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=layers)).to(getattr(torch, dtype))
         own = {p.untyped_storage().data_ptr() for p in model.parameters()}
         found: dict[int, torch.Tensor] = {}
 
@@ -76,7 +76,14 @@ def test_activations_are_what_a_forward_pass_keeps(dtype: str) -> None:
             _ = model.model(input_ids=torch.arange(16)[None]).last_hidden_state
         return sum(tensor.untyped_storage().nbytes() for place, tensor in found.items() if place not in own)
 
-    shape: dict[str, Any] = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
+    shape: dict[str, Any] = {
+        "vocab_size": 64,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "attn_implementation": "sdpa",
+    }
     size = {"float32": 4, "bfloat16": 2}[dtype]
     own, wide = from_config({**shape, "num_hidden_layers": 1, "model_type": "llama"}, "x").layer_activations(size)
     assert kept(3) - kept(2) == 16 * (own * size + wide * 4)
@@ -85,12 +92,22 @@ def test_activations_are_what_a_forward_pass_keeps(dtype: str) -> None:
 # Rates and lengths
 
 
-def test_rates_are_read_out_of_what_phases_took() -> None:
-    phases = [(10, 200, 50), (30, 250, 50), (20, 900, 80), (15, 400, 20)]
-    seen = [Observation({"decode_step": a, "decode_token": b, "prefill_token": c}, 2.0 * a + 0.5 * b) for a, b, c in phases]
-    fit = fitted(seen, ["decode_step", "decode_token", "prefill_token"])
-    assert fit.seconds == pytest.approx({"decode_step": 2.0, "decode_token": 0.5, "prefill_token": 0.0}, abs=1e-9)
-    assert fit.error == pytest.approx(0, abs=1e-9)
+def test_rates_are_read_out_of_what_phases_of_different_sizes_took() -> None:
+    names = ("decode_step", "decode_token", "prefill_token")
+    phases = [(10, 200, 50), (300, 500, 50), (20, 9000, 800), (15, 400, 4000)]
+    fit = fitted([Observation(dict(zip(names, phase, strict=True)), 2.0 * phase[0] + 0.5 * phase[1] + 0.1 * phase[2]) for phase in phases], names)
+    assert fit.seconds == pytest.approx({"decode_step": 2.0, "decode_token": 0.5, "prefill_token": 0.1}, rel=0.05)
+    assert not fit.alike
+
+
+def test_where_phases_are_alike_half_of_the_time_goes_by_steps_and_half_by_tokens() -> None:
+    """8 s, 10 steps, 300 generated and 100 read tokens: 4 s / 10, and 4 s / 400 a token."""
+    fit = fitted([Observation({"decode_step": 10, "decode_token": 300, "prefill_token": 100}, 8.0)] * 3, ["decode_step", "decode_token", "prefill_token"])
+    assert fit.seconds == pytest.approx({"decode_step": 0.4, "decode_token": 0.01, "prefill_token": 0.01})
+    assert fit.alike
+    assert fitted([Observation({"update": 1, "train_token": 100}, 5.0)], ["update", "train_token"]).seconds == pytest.approx(
+        {"update": 0.0, "train_token": 0.05}
+    )
 
 
 def test_lengths_of_attempts_at_one_task_are_drawn_together() -> None:
@@ -126,7 +143,14 @@ def test_stated_rates_give_a_plan_with_its_arithmetic(capsys: pytest.CaptureFixt
     assert mode["slots_empty"] == pytest.approx(1 - 4 / 256)
     assert (mode["lag"], found["modes"]["asynchronous"]["most_lag"]) == (0, 1)
     shown = capsys.readouterr().out
-    for text in ("7,615,616,512 parameters x 2 bytes (bfloat16) / 6 ranks", "800 trained tokens / 249 ms", "8,000 tokens /", "99.0", "--sync-seconds", "learner idle"):
+    for text in (
+        "7,615,616,512 parameters x 2 bytes (bfloat16) / 6 ranks",
+        "800 trained tokens / 249 ms",
+        "8,000 tokens /",
+        "99.0",
+        "--sync-seconds",
+        "learner idle",
+    ):
         assert text in shown
 
 
@@ -146,8 +170,7 @@ def test_a_run_says_what_it_cost_and_how_long_its_attempts_got(tmp_path: Path) -
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "trajectories.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     found = plan("--from", str(folder), "--updates", "40")
-    rates = {name: found["rates"][name] for name in ("decode_step", "decode_token", "update", "train_token")}
-    assert rates == pytest.approx({"decode_step": 0.01, "decode_token": 0.001, "update": 0.1, "train_token": 0.002}, rel=0.3)
+    assert "too much alike" in found["notes"][0]
     assert found["modes"]["synchronous"]["seconds"] == pytest.approx(sum(line["time/step"] for line in lines) / 6, rel=0.1)
     assert main(["plan", "--from", str(folder), "--length", "300"]) == 2
 

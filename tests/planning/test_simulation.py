@@ -9,7 +9,8 @@ import pytest
 
 from etude.models.language import LanguageModel
 from etude.models.sampling import Request, SamplingParams
-from etude.planning.simulation import Batch, Costs, Plant, Schedule
+from etude.planning.parts import Batch, Costs, Schedule
+from etude.planning.simulation import Plant
 
 SECOND_A_STEP = Costs(decode_step=1.0)
 
@@ -84,4 +85,9 @@ def test_it_counts_what_the_engine_counts() -> None:
     policy.sampler.generate([Request(prompt, SamplingParams(max_new_tokens=n, ignore_eos=True), stream=i) for i, n in enumerate(lengths)])
     clock = policy.sampler.clock
     spent = simulated([lengths], 1, mode="synchronous", batch=1, slots=3, prompt=len(prompt)).counts
-    assert (spent.steps, spent.slot_steps, spent.busy_slot_steps, spent.generated) == (clock.steps, clock.slot_steps, clock.busy_slot_steps, clock.generated_tokens)
+    assert (spent.steps, spent.slot_steps, spent.busy_slot_steps, spent.generated) == (
+        clock.steps,
+        clock.slot_steps,
+        clock.busy_slot_steps,
+        clock.generated_tokens,
+    )

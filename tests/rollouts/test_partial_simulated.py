@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from test_episodes import Talks
 from test_partial import GROUP, Line
 
-from etude.planning.simulation import Costs, Plant, Schedule
+from etude.planning import Costs, Plant, Schedule
 from etude.rollouts.staleness import lags
 from etude.types import trajectories_of
 
@@ -24,6 +26,6 @@ def test_the_simulation_takes_the_steps_and_has_the_lags_of_partial_rollouts() -
     plant = Plant(Schedule(mode="partial", batch=2, over_provision=2.5, slots=6), Costs(decode_step=1.0), lambda: next(groups))
     plant.simulate(6)
     marks = [0, *(mark.steps for mark in plant.marks)]
-    assert [b - a for a, b in zip(marks, marks[1:], strict=False)] == steps
+    assert [b - a for a, b in pairwise(marks)] == steps
     assert [dict(sorted(batch.lags.items())) for batch in plant.batches] == found
     assert max(map(max, found)) > 1, "nothing was resumed twice, so that this shows little"

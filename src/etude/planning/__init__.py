@@ -5,11 +5,12 @@
 
 from etude.planning.lengths import Lengths
 from etude.planning.memory import Footprint, LearnerMemory, SamplerMemory, learner_memory, sampler_memory
+from etude.planning.parts import Costs, Schedule
 from etude.planning.plan import Plan, make_plan
 from etude.planning.rates import Observation, Rates, fitted
 from etude.planning.settings import PlanConfig
 from etude.planning.shapes import Shape, shape_of
-from etude.planning.simulation import Costs, Plant, Schedule
+from etude.planning.simulation import Plant
 
 __all__ = [
     "Costs",

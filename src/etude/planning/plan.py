@@ -11,12 +11,13 @@ from etude.errors import InputError
 from etude.planning.lengths import Lengths
 from etude.planning.measured import combined, read_source
 from etude.planning.memory import Footprint, LearnerMemory, SamplerMemory, learner_memory
+from etude.planning.parts import Costs, Counts, Mode, Schedule
 from etude.planning.rates import Rates
 from etude.planning.resolved import Choices, amount, lengths_of, rates_of, require
 from etude.planning.room import Room, gpus_text
 from etude.planning.settings import PlanConfig
 from etude.planning.shapes import Shape, shape_of
-from etude.planning.simulation import Costs, Counts, Mode, Plant, Schedule
+from etude.planning.simulation import Plant
 
 DEFAULT_SLOTS = 256
 
@@ -252,15 +253,15 @@ def _outcome(mode: Mode, choices: Choices, pools: Pools, rates: Rates, lengths: 
 
 
 def _notes(choices: Choices, rates: Rates, pools: Pools) -> list[str]:
-    """What is left out of the account."""
-    free = [
-        text
-        for name, text in (("prefill_token", "reading prompts (--prefill-rate)"), ("sync", "giving samplers new weights (--sync-seconds)"))
-        if not getattr(rates, name)
-    ]
-    if pools.gpus == 1 and rates.prefill_token:
-        free = []
-    found = [f"taken to cost nothing, because no rate was given: {', '.join(free)}"] if free else []
+    """What is left out of the account, or assumed."""
+    free = {"prefill_token": "reading prompts (--prefill-rate)", "sync": "giving samplers new weights (--sync-seconds)"}
+    left = [text for name, text in free.items() if not getattr(rates, name) and not (name == "sync" and pools.gpus == 1)]
+    found = [f"taken to cost nothing, because no rate was given: {', '.join(left)}"] if left else []
+    if rates.alike:
+        found.append(
+            "what was measured is too much alike to tell what a decode step or an update costs from what a token costs: half of sampling is taken to go by steps, all of "
+            "an update by tokens. --from with runs of two sizes measures it"
+        )
     if choices.measured.lengths and not Lengths(1, measured=choices.measured.lengths).by_task and choices.stated("length") is None:
         found.append("attempts at one task are drawn as if they had nothing in common: the runs recorded too few of each (--save-trajectories)")
     if pools.gpus > 1:

@@ -1,13 +1,13 @@
 """What things cost in seconds, by number: fitted to observations of runs and benchmarks.
 
 A phase of sampling costs so much a decode step, so much a generated token, a read token and a turn of the environment; an update so much, and so much a token. The
-coefficients are those, none of them negative, with which the observations come out best (least squares of relative errors). One run whose steps are all alike cannot
-tell a step's fixed part from its part a token; runs of different sizes can.
+coefficients are those, none of them negative, with which the observations come out best (least squares of relative errors). Steps of one run are all much alike and
+cannot tell a fixed part from a part a token: there an assumption decides, which weighs little as soon as runs of different sizes say otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 UNITS = {
@@ -32,7 +32,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds of one sampler replica and of one learner rank. sources: where each number is from, by name."""
+    """Seconds of one sampler replica and of one learner rank. sources: where each number is from, by name. alike: of measured ones the split is partly assumed."""
 
     decode_step: float
     decode_token: float
@@ -42,31 +42,49 @@ class Rates:
     train_token: float
     sync: float = 0.0
     sources: dict[str, str] = field(default_factory=dict)
+    alike: bool = False
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Coefficients by name, and the mean relative error of the observations under them."""
+    """Coefficients by name, and the mean relative error of the observations under them. alike: counts of a second differ so little that the assumption decides."""
 
     seconds: dict[str, float]
     error: float
     observations: int
+    alike: bool
+
+
+ASSUMED = 0.01
+"""Weight of the assumption, against that of all observations."""
+ALIKE = 0.25
+"""Standard deviation over mean of the counts a second, up to which observations are called alike."""
 
 
 def fitted(observations: Sequence[Observation], names: Sequence[str]) -> Fit:
-    """Coefficients, 0 or more, of the counts in `names`. Raises ValueError without observations that took time."""
+    """Seconds, 0 or more, of the counts in `names`: of sampling or of updates. Raises ValueError without observations that took time.
+
+    With x the share of the time that each count costs, r the counts a second over their mean and p the shares that are assumed, x minimises the mean of (r x - 1)^2,
+    and 0.01 (x - p)^2 besides. Assumed is: of sampling, half the time goes by decode steps and half by tokens, generated and read alike; of an update, all by tokens.
+    """
     import numpy as np
     from scipy.optimize import nnls
 
     used = [o for o in observations if o.seconds > 0]
     if not used:
         raise ValueError("there are no observations with seconds in them")
-    counts = np.array([[o.counts.get(name, 0.0) for name in names] for o in used])
     seconds = np.array([o.seconds for o in used])
-    # Each row over its own seconds: every observation weighs alike. Each column over its size: counts differ by orders of magnitude.
-    rows = counts / seconds[:, None]
-    sizes = np.where(rows.max(axis=0) > 0, rows.max(axis=0), 1.0)
-    scaled, _ = nnls(rows / sizes, np.ones(len(used)))
-    coefficients = scaled / sizes
-    error = float(np.abs(rows @ coefficients - 1).mean())
-    return Fit(dict(zip(names, map(float, coefficients), strict=True)), error, len(used))
+    rates = np.array([[o.counts.get(name, 0.0) for name in names] for o in used]) / seconds[:, None]
+    means = np.where(rates.mean(axis=0) > 0, rates.mean(axis=0), 1.0)
+    rows, assumed = rates / means, _assumed(dict(zip(names, means, strict=True)))
+    weight = np.sqrt(ASSUMED * len(used))
+    shares, _ = nnls(np.vstack([rows, weight * np.eye(len(names))]), np.concatenate([np.ones(len(used)), weight * np.array([assumed[name] for name in names])]))
+    error = float(np.abs(rows @ shares - 1).mean())
+    return Fit(dict(zip(names, map(float, shares / means), strict=True)), error, len(used), alike=bool(rows.std(axis=0).max() < ALIKE))
+
+
+def _assumed(counts: Mapping[str, float]) -> dict[str, float]:
+    """Shares of the time by name, where observations do not tell; they add up to 1 without an environment."""
+    tokens = counts.get("decode_token", 0.0) + counts.get("prefill_token", 0.0)
+    shares = {name: 0.5 * counts.get(name, 0.0) / tokens for name in ("decode_token", "prefill_token")} if tokens else {}
+    return {"decode_step": 0.5, "environment": 0.0, "update": 0.0, "train_token": 1.0, **shares}

@@ -116,12 +116,14 @@ def rates_of(choices: Choices, shape: Shape, *, slots: int, context: float) -> R
     """Seconds of everything. context: tokens that a running sequence has on average, for the default of `decode_fixed`."""
     measured = choices.measured
     sources: dict[str, str] = {}
+    alike = False
     found: dict[str, float] = dict.fromkeys((*SAMPLING, *LEARNING), 0.0)
     for names, observations in ((SAMPLING, measured.sampling), (LEARNING, measured.learning)):
         if observations:
             fit = fitted(observations, [name for name in names if any(o.counts.get(name) for o in observations)])
             found |= fit.seconds
             sources |= dict.fromkeys(fit.seconds, _fit_text(fit, measured.name))
+            alike = alike or fit.alike
     if (rate := choices.stated("decode_rate")) is not None:
         step = slots / rate
         share, how = _fixed_share(choices, shape, slots, context)
@@ -136,7 +138,7 @@ def rates_of(choices: Choices, shape: Shape, *, slots: int, context: float) -> R
             found[name], sources[name] = seconds, "stated"
     sync = choices.stated("sync_seconds")
     sources["sync"] = "stated" if sync is not None else "not stated, so 0"
-    return Rates(**found, sync=sync or 0.0, sources={name: sources.get(name, "not stated, so 0") for name in (*found, "sync")})
+    return Rates(**found, sync=sync or 0.0, sources={name: sources.get(name, "not stated, so 0") for name in (*found, "sync")}, alike=alike)
 
 
 def _fixed_share(choices: Choices, shape: Shape, slots: int, context: float) -> tuple[float, str]:
@@ -149,4 +151,5 @@ def _fixed_share(choices: Choices, shape: Shape, slots: int, context: float) -> 
 
 
 def _fit_text(fit: Fit, name: str) -> str:
-    return f"fitted to {fit.observations} measurements of {name}, mean error {100 * fit.error:.0f} %"
+    how = f"fitted to {fit.observations} measurements of {name}, mean error {100 * fit.error:.0f} %"
+    return how + "; these are alike, so that its share is assumed" if fit.alike else how
