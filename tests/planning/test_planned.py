@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from etude.cli import main
 from etude.ledger import Ledger
 from etude.planning import Footprint, Lengths, Observation, Shape, fitted, learner_memory, sampler_memory, shape_of
+from etude.planning.lengths import share_with_spread
 from etude.planning.shapes import TINY, from_config
 
 SMALL = Shape("small", layers=2, hidden=8, heads=2, kv_heads=1, head_dim=4, intermediate=16, vocabulary=100)
@@ -155,24 +156,40 @@ def test_stated_rates_give_a_plan_with_its_arithmetic(capsys: pytest.CaptureFixt
 
 
 def test_a_run_says_what_it_cost_and_how_long_its_attempts_got(tmp_path: Path) -> None:
-    """Six steps of a run whose phases took 10 ms a decode step and 1 ms a token, updates 100 ms and 2 ms a token."""
+    """Six steps of a run whose phases took 10 ms a pass and 1 ms a token, updates 2 ms a token of the half of the groups whose rewards differ."""
     folder = tmp_path / "run"
     folder.mkdir()
-    options = {"method": {"slug": "grpo", "tasks_per_step": 2, "group_size": 2, "slots": 4}, "inputs": {"model": "tiny"}}
+    options = {"method": {"slug": "grpo", "tasks_per_step": 2, "group_size": 2, "slots": 4, "kl_coefficient": 0.0}, "inputs": {"model": "tiny"}}
     (folder / "config.yaml").write_text(yaml.safe_dump(options))
     ledger, lines, records = Ledger(), [], []
     for step, longest in enumerate((9, 5, 7, 11, 6, 8), 1):
         lengths = [longest, 3, 4, 2 + step % 3]
         ledger += Ledger(generated_tokens=sum(lengths), trained_tokens=sum(lengths), prompt_tokens=20, rollouts=4, decode_steps=longest - 1)
-        times = {"time/rollout": 0.01 * (longest - 1) + 0.001 * sum(lengths), "time/update": 0.1 + 0.002 * (sum(lengths) + 20)}
-        lines.append({"step": step, **times, "time/step": sum(times.values()), "ledger": ledger.to_plain()})
-        records += [{"step": step, "task_id": f"t{i // 2}", "length": length} for i, length in enumerate(lengths)]
+        times = {"time/rollout": 0.01 * longest + 0.001 * (sum(lengths) + 20), "time/update": 0.002 * (sum(lengths) + 20) / 2}
+        lines.append({"step": step, **times, "time/step": sum(times.values()), "signal/groups_with_spread": 0.5, "ledger": ledger.to_plain()})
+        records += [{"step": step, "task_id": f"t{i // 2}", "length": length, "reward": float(i == 0)} for i, length in enumerate(lengths)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "trajectories.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     found = plan("--from", str(folder), "--updates", "40")
+    rates, mode = found["rates"], found["modes"]["synchronous"]
+    counted = [(line["time/rollout"], longest) for line, longest in zip(lines, (9, 5, 7, 11, 6, 8), strict=True)][2:]
+    passes, tokens = sum(longest for _, longest in counted) / 4, sum(record["length"] for record in records[8:]) / 4 + 20
+    assert rates["decode_step"] * passes + rates["decode_token"] * tokens == pytest.approx(sum(seconds for seconds, _ in counted) / 4, rel=0.02)
+    update = 0.002 * (mode["tokens_per_update"] + 20) / 2
+    sampling = rates["decode_step"] * (mode["decode_steps"] + 1) + rates["decode_token"] * (mode["tokens_per_update"] - 4 + 20)
+    assert mode["seconds"] == pytest.approx(update + sampling)
+    assert (found["rates"]["train_token"], found["rates"]["active"], found["rates"]["prefill_token"]) == (
+        pytest.approx(0.002),
+        0.5,
+        found["rates"]["decode_token"],
+    )
     assert "too much alike" in found["notes"][0]
-    assert found["modes"]["synchronous"]["seconds"] == pytest.approx(sum(line["time/step"] for line in lines) / 6, rel=0.1)
-    assert main(["plan", "--from", str(folder), "--length", "300"]) == 2
+
+
+def test_larger_groups_differ_more_often() -> None:
+    """Of four attempts one right: two of them differ in 3 of 6 pairs, all four always. Of another task all were wrong."""
+    rewards = [(1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)]
+    assert [share_with_spread(rewards, size) for size in (1, 2, 4, 9)] == [0.0, 0.25, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(

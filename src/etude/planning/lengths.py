@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 class Lengths:
     """A distribution of the tokens of an attempt.
 
-    measured: lengths of attempts by task, drawn from with replacement: a task first where several attempts at a task are known (`by_task`), otherwise any. Without
+    measured: lengths of attempts by task: a task is drawn first where several attempts at a task are known (`by_task`), otherwise any; of its attempts none is drawn
+    again before all others are. Without
     them a log-normal distribution of this median; `spread` is the standard deviation of the logarithm, of whose variance the share `between_tasks` is common to all
     attempts at a task. Nothing is shorter than 1 or longer than `longest`.
     """
@@ -34,14 +36,15 @@ class Lengths:
         """The lengths of the attempts at one task."""
         if self.measured:
             pool = generator.choice(self.measured) if self.by_task else self._pooled
-            return [min(self.longest, max(1, length)) for length in generator.choices(pool, k=attempts)]
+            whole, rest = divmod(attempts, len(pool))
+            return [min(self.longest, max(1, length)) for length in (*whole * pool, *generator.sample(pool, rest))]
         common = generator.gauss(0, self.spread * math.sqrt(self.between_tasks))
         own = self.spread * math.sqrt(1 - self.between_tasks)
         return [min(self.longest, max(1, round(self.median * math.exp(common + generator.gauss(0, own))))) for _ in range(attempts)]
 
     @cached_property
-    def _pooled(self) -> list[int]:
-        return [length for attempts in self.measured for length in attempts]
+    def _pooled(self) -> tuple[int, ...]:
+        return tuple(length for attempts in self.measured for length in attempts)
 
     def mean(self, draws: int = 20_000) -> float:
         """The mean length: of what was measured, exactly, otherwise of some draws (always the same)."""
@@ -54,10 +57,27 @@ class Lengths:
         return sum(self.draw(generator, 1)[0] for _ in range(draws)) / draws
 
 
-def grouped(records: Iterable[Mapping[str, Any]]) -> tuple[tuple[int, ...], ...]:
-    """Lengths by step and task from the records of a run's trajectories."""
-    found: dict[tuple[Any, Any], list[int]] = {}
+def by_task(records: Iterable[Mapping[str, Any]], name: str) -> tuple[tuple[Any, ...], ...]:
+    """A number of each attempt, by step and task, from the records of a run's trajectories; attempts without it are left out."""
+    found: dict[tuple[Any, Any], list[Any]] = {}
     for record in records:
-        if isinstance(length := record.get("length"), int) and length > 0:
-            found.setdefault((record.get("step"), record.get("task_id")), []).append(length)
+        if isinstance(value := record.get(name), (int, float)):
+            found.setdefault((record.get("step"), record.get("task_id")), []).append(value)
     return tuple(map(tuple, found.values()))
+
+
+def lengths_in(records: Iterable[Mapping[str, Any]]) -> tuple[tuple[int, ...], ...]:
+    """Lengths by step and task."""
+    return by_task((record for record in records if record.get("length")), "length")
+
+
+def share_with_spread(rewards: Sequence[Sequence[float]], attempts: int) -> float:
+    """The chance that so many attempts at a task do not all have the same reward, as drawn without replacement from those that are known of it, at all tasks alike.
+
+    Where fewer are known, as many as are: an estimate from below.
+    """
+    different = 0.0
+    for known in rewards:
+        size = min(attempts, len(known))
+        different += 1 - sum(math.comb(count, size) for count in Counter(known).values()) / math.comb(len(known), size)
+    return different / len(rewards)

@@ -11,10 +11,11 @@ from typing import Any
 from etude.errors import InputError
 from etude.ledger import Ledger
 from etude.models.sampling import default_slots
-from etude.planning.lengths import grouped
-from etude.planning.rates import Observation
+from etude.planning.lengths import by_task, lengths_in
+from etude.planning.rates import Observation, of_one_run
 from etude.planning.shapes import Shape, shape_of
 
+SPREAD = "signal/groups_with_spread"
 WARM_UP = 2
 """First steps of a run that are left out: whatever is built when it is first used makes them slower."""
 
@@ -27,6 +28,10 @@ class Measured:
     sampling: list[Observation] = field(default_factory=list)
     learning: list[Observation] = field(default_factory=list)
     lengths: tuple[tuple[int, ...], ...] = ()
+    rewards: tuple[tuple[float, ...], ...] = ()
+    """Rewards of attempts by task, where the learner leaves groups out whose attempts have the same."""
+    active: float = 1.0
+    """Share of groups that it did not leave out."""
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -60,11 +65,14 @@ def read_run(folder: Path) -> Measured:
     begun = timed[0][2].rollouts / group_size
     prompt = timed[0][2].prompt_tokens / begun if begun else 0.0
     found = Measured(str(folder))
+    # The learner leaves groups without advantages out where nothing else is in the loss.
+    skips = config.get("kl_coefficient") == 0 and not config.get("entropy_coefficient") and not config.get("entropy_target")
     for number, line, spent in timed:
         if number < WARM_UP:
             continue
         counts = {
-            "decode_step": spent.decode_steps,
+            # And the pass that reads the prompts, which costs about a step besides its tokens.
+            "decode_step": spent.decode_steps + 1,
             "decode_token": spent.generated_tokens,
             "prefill_token": spent.prompt_tokens,
             "environment": spent.environment_steps,
@@ -72,9 +80,14 @@ def read_run(folder: Path) -> Measured:
         found.sampling.append(Observation({name: float(value) for name, value in counts.items()}, line["time/rollout"]))
         if spent.trained_tokens:
             passes = int(config.get("epochs") or 1)
-            tokens = spent.trained_tokens + passes * prompt * tasks
+            tokens = (spent.trained_tokens + passes * prompt * tasks) * (float(line.get(SPREAD) or 0.0) if skips else 1.0)
             found.learning.append(Observation({"update": 1.0, "train_token": tokens}, line["time/update"]))
-    found.lengths = grouped(_records(folder / "trajectories.jsonl")) or grouped(_records(folder / "samples.jsonl"))
+    found.sampling, found.learning = of_one_run(found.sampling), of_one_run(found.learning)
+    records = _records(folder / "trajectories.jsonl")
+    found.lengths = lengths_in(records) or lengths_in(_records(folder / "samples.jsonl"))
+    if skips:
+        found.rewards = by_task(records, "reward")
+        found.active = sum(float(line.get(SPREAD) or 0.0) for _, line, _ in timed) / len(timed)
     rollouts = sum(spent.rollouts for _, _, spent in timed)
     turns = sum(spent.environment_steps for _, _, spent in timed) / rollouts if rollouts else 0.0
     partial = config.get("slug") == "april"
@@ -175,8 +188,8 @@ def _generation(record: Mapping[str, Any], found: Measured) -> None:
         if slots and batch["sequences"] > slots:
             continue
         shared = int(batch["name"].rpartition(" of ")[2]) if "groups of" in batch["name"] else 1
-        counts = {"decode_step": batch["longest"] - 1.0, "decode_token": float(batch["new_tokens"]), "prefill_token": batch["prompt_tokens"] / shared}
-        found.sampling += [Observation(counts, seconds) for seconds in batch["sides"]["etude"]["seconds"]]
+        counts = {"decode_step": float(batch["longest"]), "decode_token": float(batch["new_tokens"]), "prefill_token": batch["prompt_tokens"] / shared}
+        found.sampling += of_one_run([Observation(counts, seconds) for seconds in batch["sides"]["etude"]["seconds"]])
 
 
 def _training_step(record: Mapping[str, Any], found: Measured) -> None:
@@ -190,9 +203,10 @@ def _training_step(record: Mapping[str, Any], found: Measured) -> None:
     }
     for result in record["sides"]["etude"]:
         if not slots or result["rollouts"] <= slots:
-            counts = {"decode_step": size["new_tokens"] - 1.0, "decode_token": float(result["new_tokens"]), "prefill_token": prompts}
+            counts = {"decode_step": float(size["new_tokens"]), "decode_token": float(result["new_tokens"]), "prefill_token": prompts}
             found.sampling.append(Observation(counts, result["rollout_seconds"]))
         found.learning.append(Observation({"update": 1.0, "train_token": result["new_tokens"] + prompts}, result["update_seconds"]))
+    found.sampling, found.learning = of_one_run(found.sampling), of_one_run(found.learning)
 
 
 def combined(sources: Sequence[Measured]) -> Measured:
@@ -201,6 +215,7 @@ def combined(sources: Sequence[Measured]) -> Measured:
     for source in sources:
         found.sampling += source.sampling
         found.learning += source.learning
-        found.lengths = found.lengths or source.lengths
+        if source.lengths and not found.lengths:
+            found.lengths, found.rewards, found.active = source.lengths, source.rewards, source.active
         found.settings = {**source.settings, **found.settings}
     return found

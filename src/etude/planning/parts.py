@@ -10,7 +10,8 @@ Mode = Literal["synchronous", "asynchronous", "partial"]
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds. A decode step costs `decode_step` and `decode_token` for each sequence that runs; reading a prompt or a resumed sequence `prefill_token` a token.
+    """Seconds. A decode step costs `decode_step` and `decode_token` for each sequence that runs; reading a prompt or a resumed sequence `prefill_token` a
+    token, and each pass that reads something `reading` besides.
 
     environment: of each turn that an attempt has ended. An update costs `update` and `train_token` for each token of the batch, prompts once a group; `sync` is how
     long samplers stand still for new weights after it. All of the pool as it is: with more ranks `train_token` is smaller.
@@ -23,6 +24,7 @@ class Costs:
     update: float = 0.0
     train_token: float = 0.0
     sync: float = 0.0
+    reading: float = 0.0
 
     def step(self, running: int) -> float:
         """Seconds of one decode step of a sampler in which so many sequences run."""

@@ -212,7 +212,7 @@ def _balanced(choices: Choices, memory: Room, sampler: SamplerMemory, rates: Rat
     full = slots / (rates.decode_step + rates.decode_token * slots)
 
     def sides(sampling: int) -> tuple[float, float]:
-        return tokens / (sampling / sampler.ranks * full), rates.update + rates.train_token * (tokens + prompt * groups) / (gpus - sampling)
+        return tokens / (sampling / sampler.ranks * full), rates.update + rates.train_token * rates.active * (tokens + prompt * groups) / (gpus - sampling)
 
     possible = [s for s in range(sampler.ranks, gpus, sampler.ranks) if learner_memory(memory.shape, memory.footprint, gpus - s).bytes <= memory.usable]
     if not possible:
@@ -237,7 +237,14 @@ def _outcome(mode: Mode, choices: Choices, pools: Pools, rates: Rates, lengths: 
         environment_inside=choices.get("environment") == "inside",
     )
     costs = Costs(
-        rates.decode_step, rates.decode_token, rates.prefill_token, rates.environment, rates.update, rates.train_token / pools.learner_gpus, rates.sync
+        rates.decode_step,
+        rates.decode_token,
+        rates.prefill_token,
+        rates.environment,
+        rates.update,
+        rates.train_token * rates.active / pools.learner_gpus,
+        rates.sync,
+        rates.reading,
     )
     warm_up = simulation.warm_up if simulation.warm_up is not None else 5 + (staleness if mode == "asynchronous" else 0)
     generator, attempts = random.Random(simulation.seed), choices.get("group_size")

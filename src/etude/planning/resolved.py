@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from etude.errors import InputError
-from etude.planning.lengths import Lengths
+from etude.planning.lengths import Lengths, share_with_spread
 from etude.planning.measured import Measured
 from etude.planning.memory import BYTES
 from etude.planning.rates import LEARNING, SAMPLING, Fit, Rates, fitted
@@ -136,9 +136,28 @@ def rates_of(choices: Choices, shape: Shape, *, slots: int, context: float) -> R
     for name, stated in (("environment", "environment_seconds"), ("update", "update_seconds")):
         if (seconds := choices.stated(stated)) is not None:
             found[name], sources[name] = seconds, "stated"
+    # The embedded engine reads in a pass of its own; a rate that is stated is one of a server, which reads along with a decode step.
+    reading = found["decode_step"] if choices.stated("decode_rate") is None else 0.0
+    sources["reading"] = "the fixed part of a decode step, as in the embedded engine" if reading else "goes along with a decode step"
+    active, sources["active"] = _active(choices)
     sync = choices.stated("sync_seconds")
     sources["sync"] = "stated" if sync is not None else "not stated, so 0"
-    return Rates(**found, sync=sync or 0.0, sources={name: sources.get(name, "not stated, so 0") for name in (*found, "sync")}, alike=alike)
+    texts = {name: sources.get(name, "not stated, so 0") for name in (*found, "sync", "reading", "active")}
+    return Rates(**found, sync=sync or 0.0, reading=reading, active=active, sources=texts, alike=alike)
+
+
+def _active(choices: Choices) -> tuple[float, str]:
+    """Share of groups that the learner looks at, and how it is known."""
+    measured, group = choices.measured, choices.get("group_size")
+    if (share := choices.stated("active_share")) is not None:
+        return share, "stated"
+    if sum(map(len, measured.rewards)) >= 2 * len(measured.rewards) > 0:
+        return share_with_spread(
+            measured.rewards, group
+        ), f"groups of {group} out of {len(measured.rewards)} that {measured.name} recorded, whose rewards differ"
+    if measured.active < 1:
+        return measured.active, f"groups of {measured.name} whose rewards differ"
+    return 1.0, "not stated, so all"
 
 
 def _fixed_share(choices: Choices, shape: Shape, slots: int, context: float) -> tuple[float, str]:

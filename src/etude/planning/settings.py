@@ -99,6 +99,9 @@ class RateConfig:
     """While it does, other sequences go on (`beside`), or the sampler waits (`inside`, as the embedded engine does). Default: beside."""
     train_rate: Positive | None = None
     """Tokens a second that one GPU of the learner trains on, prompts counted once a group."""
+    active_share: Annotated[float, Gt(0), Le(1)] | None = None
+    """Share of groups whose attempts differ in reward: the learner leaves the others out where the loss has no divergence and no entropy in it. Default: that of the
+    runs for groups of this size, else 1."""
     update_seconds: NonNegative | None = None
     """Seconds of an update besides its tokens. Default: 0."""
     sync_seconds: NonNegative | None = None

@@ -99,7 +99,7 @@ class Sampler:
                 self.prompts.add(attempt.group.number)
                 read += self.plant.schedule.prompt
             attempt.fresh = False
-        seconds = read * self.plant.costs.prefill_token
+        seconds = self.plant.costs.reading + read * self.plant.costs.prefill_token
         self.plant.counts.prefilled += read
         self.plant.counts.prefilling += seconds
         if seconds:

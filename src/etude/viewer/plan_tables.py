@@ -133,6 +133,8 @@ def _work(plan: Plan) -> Iterator[Line]:
 def _rates(plan: Plan) -> Iterator[Line]:
     for name, what in UNITS.items():
         yield what, seconds(getattr(plan.rates, name)), plan.rates.sources[name]
+    yield "a pass that reads, besides", seconds(plan.rates.reading), plan.rates.sources["reading"]
+    yield "groups that are trained on", percent(plan.rates.active), plan.rates.sources["active"]
     yield "new weights for the samplers", seconds(plan.rates.sync), plan.rates.sources["sync"]
 
 
@@ -159,11 +161,13 @@ def _arithmetic(outcome: Outcome, plan: Plan) -> Iterator[Line]:
         f"of {schedule.slots} slots, over the time of these steps; by steps {percent(1 - outcome.slots_empty)} of slots are busy",
     )
     if spent.prefilling:
-        yield "reading", seconds(spent.prefilling / each), f"{spent.prefilled / each:,.0f} tokens x {seconds(outcome.costs.prefill_token)}"
+        passes = f", and {seconds(outcome.costs.reading)} a pass" if outcome.costs.reading else ""
+        yield "reading", seconds(spent.prefilling / each), f"{spent.prefilled / each:,.0f} tokens x {seconds(outcome.costs.prefill_token)}{passes}"
     if spent.environment:
         yield "environment", seconds(spent.environment / each), f"of all turns an update, on one sampler; {plan.choices.get('environment')} it"
     batch = outcome.tokens_per_update + schedule.prompt * schedule.batch
-    train = f"{seconds(outcome.costs.update)} + {batch:,.0f} tokens x {seconds(plan.rates.train_token)}{_over(pools.learner_gpus)}"
+    active = f" x {percent(plan.rates.active)}" if plan.rates.active < 1 else ""
+    train = f"{seconds(outcome.costs.update)} + {batch:,.0f} tokens{active} x {seconds(plan.rates.train_token)}{_over(pools.learner_gpus)}"
     yield "training", seconds(spent.learning / updates), train
     yield "tokens a second", number(outcome.tokens_per_second), f"{outcome.tokens_per_update:,.0f} trained tokens / {seconds(outcome.seconds)}"
     if plan.pools.kind == "split":
