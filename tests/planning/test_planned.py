@@ -133,11 +133,12 @@ def plan(*flags: str) -> dict[str, Any]:
 
 
 def test_stated_rates_give_a_plan_with_its_arithmetic(capsys: pytest.CaptureFixture[str]) -> None:
-    """Eight attempts of 100 tokens over two samplers: 99 steps of 1 + 4 x 0.25 = 2 ms in 256 slots that take 65 ms when full; then 800 + 4 x 256 tokens on 6 GPUs."""
+    """Eight attempts of 100 tokens over two samplers: 99 steps of 1 + 4 x 0.25 = 2 ms, and 1 ms of first tokens, in 256 slots that take 65 ms when full; then 800 + 4 x 256
+    tokens on 6 GPUs."""
     flags = ["--decode-rate", str(256 / 0.065), "--decode-fixed", str(1 / 65), "--gpus", "8", "--pools", "split", "--sampler-gpus", "2", "--slots", "256"]
     found = plan(*STATED, *flags, "--tokens", "8k", "--mode", "synchronous", "partial", "asynchronous")
     mode = found["modes"]["synchronous"]
-    update = 99 * 0.002 + (800 + 4 * 256) / 6000 / 6
+    update = 99 * 0.002 + 0.001 + (800 + 4 * 256) / 6000 / 6
     assert mode["seconds"] == pytest.approx(update)
     assert mode["tokens_per_second"] == pytest.approx(800 / update)
     assert mode["run_seconds"] == pytest.approx(10 * update)
@@ -146,7 +147,7 @@ def test_stated_rates_give_a_plan_with_its_arithmetic(capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     for text in (
         "7,615,616,512 parameters x 2 bytes (bfloat16) / 6 ranks",
-        "800 trained tokens / 249 ms",
+        "800 trained tokens / 250 ms",
         "8,000 tokens /",
         "99.0",
         "--sync-seconds",
@@ -176,7 +177,7 @@ def test_a_run_says_what_it_cost_and_how_long_its_attempts_got(tmp_path: Path) -
     passes, tokens = sum(longest for _, longest in counted) / 4, sum(record["length"] for record in records[8:]) / 4 + 20
     assert rates["decode_step"] * passes + rates["decode_token"] * tokens == pytest.approx(sum(seconds for seconds, _ in counted) / 4, rel=0.02)
     update = 0.002 * (mode["tokens_per_update"] + 20) / 2
-    sampling = rates["decode_step"] * (mode["decode_steps"] + 1) + rates["decode_token"] * (mode["tokens_per_update"] - 4 + 20)
+    sampling = rates["decode_step"] * (mode["decode_steps"] + 1) + rates["decode_token"] * (mode["tokens_per_update"] + 20)
     assert mode["seconds"] == pytest.approx(update + sampling)
     assert (found["rates"]["train_token"], found["rates"]["active"], found["rates"]["prefill_token"]) == (
         pytest.approx(0.002),
@@ -190,6 +191,16 @@ def test_larger_groups_differ_more_often() -> None:
     """Of four attempts one right: two of them differ in 3 of 6 pairs, all four always. Of another task all were wrong."""
     rewards = [(1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)]
     assert [share_with_spread(rewards, size) for size in (1, 2, 4, 9)] == [0.0, 0.25, 0.5, 0.5]
+
+
+def test_a_benchmark_says_what_it_cost() -> None:
+    """Two prompts of 4 tokens a step, two attempts at each of 5 tokens: 1 s of rollouts and 2 s of update, which a plan of the same step takes again."""
+    result = {"rollouts": 4, "new_tokens": 20, "rollout_seconds": 1.0, "update_seconds": 2.0}
+    size = {"tasks": 2, "group": 2, "new_tokens": 5, "prompt_tokens": [3, 5, 4, 4]}
+    Path("step.json").write_text(json.dumps({"model": "tiny", "size": size, "sides": {"etude": [result] * 2}}))
+    assert plan("--from", "step.json")["modes"]["synchronous"]["seconds"] == pytest.approx(3.0)
+    Path("step.json").write_text("{}")
+    assert main(["plan", "--from", "step.json"]) == 2
 
 
 @pytest.mark.parametrize(

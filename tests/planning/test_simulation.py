@@ -38,12 +38,15 @@ def test_who_takes_a_free_slot_enters_at_the_end_of_the_next_step() -> None:
 
 
 def test_a_step_an_update_and_new_weights_cost_what_was_said() -> None:
-    """Lengths 3 and 1, prompts of 10. Reading 10 x 0.1 = 1 s; the one of length 1 ends with it; two steps of 1 + 0.5 s. Update 2 + 0.25 x (4 + 10) = 5.5 s, sync 3 s."""
+    """Lengths 3 and 1, prompts of 10. Reading 10 x 0.1 and two first tokens, 2 x 0.5: 2 s. The one of length 1 ends with it; two steps of 1 + 0.5 s.
+
+    Update 2 + 0.25 x (4 + 10) = 5.5 s, sync 3 s.
+    """
     costs = Costs(decode_step=1.0, decode_token=0.5, prefill_token=0.1, update=2.0, train_token=0.25, sync=3.0)
     plant = simulated([[3, 1]] * 2, 2, costs, mode="synchronous", batch=1, slots=2, prompt=10)
-    assert [batch.seconds for batch in plant.batches] == [12.5, 25.0]
+    assert [batch.seconds for batch in plant.batches] == [13.5, 27.0]
     spent = plant.marks[1].since(plant.marks[0])
-    assert (spent.prefilling, spent.decoding, spent.learning, spent.syncing) == (1.0, 3.0, 5.5, 3.0)
+    assert (spent.prefilling, spent.decoding, spent.learning, spent.syncing) == (2.0, 3.0, 5.5, 3.0)
 
 
 def test_asynchronous_sampling_goes_on_while_the_learner_works() -> None:

@@ -168,7 +168,7 @@ def read_benchmark(path: Path) -> Measured:
     """What `benchmarks/generation.py` or `benchmarks/training_step.py` wrote with `--out`: Étude's side of it."""
     try:
         record = json.loads(path.read_text())
-        found = Measured(str(path), settings={"model": record["model"]})
+        found = Measured(str(path), settings={"model": record["model"], "dtype": "float32"})
         _generation(record, found) if "batches" in record else _training_step(record, found)
     except OSError as error:
         raise InputError(f"--from {path} cannot be read: {error.strerror}") from error
@@ -194,11 +194,12 @@ def _generation(record: Mapping[str, Any], found: Measured) -> None:
 
 def _training_step(record: Mapping[str, Any], found: Measured) -> None:
     size, slots = record["size"], _own_slots(record["model"])
-    prompts = float(sum(size["prompt_tokens"]))
+    prompt = sum(size["prompt_tokens"]) / len(size["prompt_tokens"])
+    prompts = prompt * size["tasks"]
     found.settings |= {
         "tasks_per_step": size["tasks"],
         "group_size": size["group"],
-        "prompt_length": prompts / len(size["prompt_tokens"]),
+        "prompt_length": prompt,
         "length": size["new_tokens"],
     }
     for result in record["sides"]["etude"]:

@@ -11,7 +11,7 @@ Mode = Literal["synchronous", "asynchronous", "partial"]
 @dataclass(frozen=True)
 class Costs:
     """Seconds. A decode step costs `decode_step` and `decode_token` for each sequence that runs; reading a prompt or a resumed sequence `prefill_token` a
-    token, and each pass that reads something `reading` besides.
+    token, and each pass that reads something `reading` besides, and `decode_token` for each first token that comes out of it.
 
     environment: of each turn that an attempt has ended. An update costs `update` and `train_token` for each token of the batch, prompts once a group; `sync` is how
     long samplers stand still for new weights after it. All of the pool as it is: with more ranks `train_token` is smaller.

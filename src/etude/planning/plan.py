@@ -132,6 +132,9 @@ def make_plan(config: PlanConfig, sources: Sequence[Path] = ()) -> Plan:
     """The plan for what was said, with rates, lengths and settings of finished runs where they are not said. Raises InputError for what cannot be planned."""
     choices = Choices(config, combined([read_source(source) for source in sources]))
     require(choices)
+    tokens = amount(config.work.tokens, "tokens") if config.work.tokens else None
+    if tokens and config.work.steps:
+        raise InputError("--tokens and --steps both say how long the run is; expected one of them")
     shape = shape_of(choices.get("model"))
     lengths, lengths_text = lengths_of(choices)
     prompt, mean = round(choices.get("prompt_length")), lengths.mean()
@@ -147,9 +150,6 @@ def make_plan(config: PlanConfig, sources: Sequence[Path] = ()) -> Plan:
     pools, sampler, rates = _pools(choices, memory, mean=mean, prompt=prompt, context=context)
     learner, smallest = memory.learner(pools.learner_gpus, beside=0.0 if pools.kind == "split" else sampler.weights.bytes)
     outcomes = tuple(_outcome(mode, choices, pools, rates, lengths, prompt) for mode in dict.fromkeys(choices.get("mode")))
-    tokens = amount(config.work.tokens, "tokens") if config.work.tokens else None
-    if tokens and config.work.steps:
-        raise InputError("--tokens and --steps both say how long the run is; expected one of them")
     notes = [*memory.notes, *_notes(choices, rates, pools)]
     return Plan(
         choices, shape, pools, learner, smallest, sampler, memory.usable, rates, lengths, lengths_text, outcomes, tokens, config.work.steps, tuple(notes)

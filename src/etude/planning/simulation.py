@@ -99,7 +99,8 @@ class Sampler:
                 self.prompts.add(attempt.group.number)
                 read += self.plant.schedule.prompt
             attempt.fresh = False
-        seconds = self.plant.costs.reading + read * self.plant.costs.prefill_token
+        costs = self.plant.costs
+        seconds = costs.reading + read * costs.prefill_token + len(entering) * costs.decode_token
         self.plant.counts.prefilled += read
         self.plant.counts.prefilling += seconds
         if seconds:

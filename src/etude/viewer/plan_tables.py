@@ -161,8 +161,9 @@ def _arithmetic(outcome: Outcome, plan: Plan) -> Iterator[Line]:
         f"of {schedule.slots} slots, over the time of these steps; by steps {percent(1 - outcome.slots_empty)} of slots are busy",
     )
     if spent.prefilling:
-        passes = f", and {seconds(outcome.costs.reading)} a pass" if outcome.costs.reading else ""
-        yield "reading", seconds(spent.prefilling / each), f"{spent.prefilled / each:,.0f} tokens x {seconds(outcome.costs.prefill_token)}{passes}"
+        passes = f" and {seconds(outcome.costs.reading)} a pass" if outcome.costs.reading else ""
+        how = f"{spent.prefilled / each:,.0f} tokens x {seconds(outcome.costs.prefill_token)}, first tokens x {seconds(outcome.costs.decode_token)}{passes}"
+        yield "reading", seconds(spent.prefilling / each), how
     if spent.environment:
         yield "environment", seconds(spent.environment / each), f"of all turns an update, on one sampler; {plan.choices.get('environment')} it"
     batch = outcome.tokens_per_update + schedule.prompt * schedule.batch
