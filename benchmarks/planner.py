@@ -116,7 +116,7 @@ def predicted(name: str, sources: list[Path]) -> tuple[dict[str, float], dict[st
     told = {"mode": ("synchronous",), "updates": 60, **VARIANTS[name].told}
     plan = make_plan(merged(PlanConfig(), told), sources)
     outcome = plan.outcomes[0]
-    rates = {key: getattr(plan.rates, key) for key in ("decode_step", "decode_token", "prefill_token", "update", "train_token", "active")}
+    rates = {key: getattr(plan.rates, key) for key in ("decode_step", "decode_token", "prefill_token", "update", "train_token")}
     return {key: float(getattr(outcome, key)) for key in COLUMNS}, rates
 
 
