@@ -33,6 +33,8 @@ from etude.settings import merged
 class Options:
     """What is run."""
 
+    suite: Literal["full", "small"] = "full"
+    """`small` for a machine with little time."""
     tasks: str = "lists"
     steps: int = 16
     clock: Literal["cpu", "wall"] = "cpu"
@@ -63,22 +65,42 @@ def variant(method: str, tasks: int, group: int, *, slots: int = 512, settled: i
     return Variant(method, settings, told, settled)
 
 
-VARIANTS = {
-    "16 x 16": variant("grpo", 16, 16),
-    "16 x 4": variant("grpo", 16, 4),
-    "32 x 16": variant("grpo", 32, 16),
-    "16 x 16, 64 slots": variant("grpo", 16, 16, slots=64),
-    "16 x 16, at most 8 tokens": variant("grpo", 16, 16, cut=8),
-    "16 x 16, APRIL": variant("april", 16, 16, settled=5, over_provision=2.0),
+@dataclass(frozen=True)
+class Suite:
+    """Runs by name, and which of them all are predicted from."""
+
+    runs: dict[str, Variant]
+    sources: dict[str, tuple[str, ...]]
+
+
+SUITES = {
+    "full": Suite(
+        {
+            "16 x 16": variant("grpo", 16, 16),
+            "16 x 4": variant("grpo", 16, 4),
+            "32 x 16": variant("grpo", 32, 16),
+            "16 x 16, 64 slots": variant("grpo", 16, 16, slots=64),
+            "16 x 16, at most 8 tokens": variant("grpo", 16, 16, cut=8),
+            "16 x 16, APRIL": variant("april", 16, 16, settled=5, over_provision=2.0),
+        },
+        {"one run": ("16 x 16",), "two runs": ("16 x 16", "16 x 4")},
+    ),
+    "small": Suite(
+        {
+            "8 x 8": variant("grpo", 8, 8),
+            "8 x 16": variant("grpo", 8, 16),
+            "12 x 8, 48 slots": variant("grpo", 12, 8, slots=48),
+            "8 x 8, APRIL": variant("april", 8, 8, settled=5, over_provision=1.5),
+        },
+        {"one run": ("8 x 8",), "two runs": ("8 x 8", "8 x 16")},
+    ),
 }
-SOURCES = {"one run": ("16 x 16",), "two runs": ("16 x 16", "16 x 4")}
-"""Runs that are predicted from."""
 COLUMNS = {"seconds": "s an update", "decode_steps": "decode steps", "slots_empty": "slots empty", "stale": "stale tokens", "lag": "mean lag"}
 
 
-def run(name: str, options: Options, folder: Path) -> Path:
+def run(name: str, chosen: Variant, options: Options, folder: Path) -> Path:
     """Train, unless it is done; the folder of the run."""
-    chosen, where = VARIANTS[name], folder / name.replace(" ", "").replace(",", "-")
+    where = folder / name.replace(" ", "").replace(",", "-")
     if not (where / "result.json").is_file():
         print(f"running {name} …", file=sys.stderr)
         small = {"evaluate_every": 0, "checkpoint_every": 0, "eval_tasks": 4, "eval_samples": 1, "probe": "never", "quiet": True}
@@ -86,16 +108,16 @@ def run(name: str, options: Options, folder: Path) -> Path:
     return where
 
 
-def measured(name: str, folder: Path) -> dict[str, float]:
+def measured(chosen: Variant, folder: Path) -> dict[str, float]:
     """What a run took, an update, after its first steps."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "time/step" in line]
-    before, counted = steps[VARIANTS[name].settled - 1]["ledger"], steps[VARIANTS[name].settled :]
+    before, counted = steps[chosen.settled - 1]["ledger"], steps[chosen.settled :]
     mean = {key: sum(line.get(key, 0.0) for line in counted) / len(counted) for key in ("time/step", "rollout/stale_tokens", "rollout/lag_mean")}
     spent = {key: counted[-1]["ledger"][key] - before[key] for key in ("decode_steps", "generated_tokens", "rollouts")}
     # Every attempt's first token comes with its prompt, outside the slots that the clock counts.
     busy = spent["generated_tokens"] - spent["rollouts"] if "rollout/utilisation" not in counted[0] else 0.0
-    slots = VARIANTS[name].settings["slots"]
+    slots = chosen.settings["slots"]
     empty = (
         1 - busy / (spent["decode_steps"] * slots)
         if busy
@@ -110,10 +132,9 @@ def measured(name: str, folder: Path) -> dict[str, float]:
     }
 
 
-def predicted(name: str, sources: list[Path]) -> tuple[dict[str, float], dict[str, Any]]:
+def predicted(chosen: Variant, sources: list[Path]) -> tuple[dict[str, float], dict[str, Any]]:
     """What the planner says of a run from other ones, and the rates that it found."""
-    # Without attempts that were cut, whose lengths say nothing about longer ones.
-    told = {"mode": ("synchronous",), "updates": 60, **VARIANTS[name].told}
+    told = {"mode": ("synchronous",), "updates": 60, **chosen.told}
     plan = make_plan(merged(PlanConfig(), told), sources)
     outcome = plan.outcomes[0]
     rates = {key: getattr(plan.rates, key) for key in ("decode_step", "decode_token", "prefill_token", "update", "train_token")}
@@ -126,21 +147,22 @@ def main(options: Options) -> None:
         time.perf_counter = time.process_time
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.runs or Path(scratch)
-        folders = {name: run(name, options, folder) for name in VARIANTS}
+        suite = SUITES[options.suite]
+        folders = {name: run(name, chosen, options, folder) for name, chosen in suite.runs.items()}
         record: dict[str, Any] = {"machine": describe(1), "clock": options.clock, "runs": {}, "rates": {}}
         for name, where in folders.items():
-            record["runs"][name] = {"measured": measured(name, where)}
-            for title, sources in SOURCES.items():
-                record["runs"][name][title], record["rates"][title] = predicted(name, [folders[source] for source in sources])
-    show(record)
+            record["runs"][name] = {"measured": measured(suite.runs[name], where)}
+            for title, sources in suite.sources.items():
+                record["runs"][name][title], record["rates"][title] = predicted(suite.runs[name], [folders[source] for source in sources])
+    show(record, suite)
     if options.out:
         options.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def show(record: dict[str, Any]) -> None:
+def show(record: dict[str, Any], suite: Suite) -> None:
     print(headline(record["machine"], f"{record['clock']} seconds", "tiny"))
     for title, rates in record["rates"].items():
-        print(f"rates from {title} ({', '.join(SOURCES[title])}): " + ", ".join(f"{name} {1e6 * value:.3g} µs" for name, value in rates.items()))
+        print(f"rates from {title} ({', '.join(suite.sources[title])}): " + ", ".join(f"{name} {1e6 * value:.3g} µs" for name, value in rates.items()))
     print(f"\n{'':28}{'':12}" + "".join(f"{title:>16}" for title in COLUMNS.values()))
     for name, sides in record["runs"].items():
         for side, values in sides.items():

@@ -52,8 +52,8 @@ class Room:
         weights, sequence = found.weights.bytes / 1e9, found.sequence / 1e9
         raise InputError(
             f"a sampler of {self.shape.name} on {gpus_text(tried[-1])} has no room for one sequence of {self.context:,} tokens: {weights:.1f} GB of weights and "
-            f"{sequence:.2f} GB of keys and values on each, of {room / 1e9:.1f} GB that are left. Expected more --sampler-ranks, a shorter --max-length, "
-            "or --pools split, which leaves samplers a whole GPU"
+            f"{sequence:.2f} GB of keys and values on each, of {room / 1e9:.1f} GB that are left. Expected more --sampler-ranks, a shorter --max-length"
+            + (", or --pools split, which leaves samplers a whole GPU" if room < self.usable else "")
         )
 
 
