@@ -24,6 +24,7 @@ HELP = """[bold]etude[/] COMMAND …   self-improvement of models on one loop
   [bold]eval[/] MODEL       measure a model on held-out tasks: pass@k, maj@k, length, with intervals
   [bold]chat[/] MODEL       talk to a model, and watch it look at its answers again
   [bold]compare[/] ARM ARM  which method is worth it: at equal budget, over paired seeds, with intervals
+  [bold]plan[/]             how long a run takes, what bounds it, and whether it fits
   [bold]list[/]             the methods, with paper and state of their claim
   [bold]reproduce[/] METHOD check what a paper claims: arms at equal budget over paired seeds, and a verdict
   [bold]experiment[/] NAME  a study that no training run shows: a simulation, a look at gradients
@@ -195,6 +196,12 @@ def _compare(given: list[str]) -> int:
     return compare_command(given)
 
 
+def _plan(given: list[str]) -> int:
+    from etude.plan_command import plan_command
+
+    return plan_command(given)
+
+
 @dataclass
 class _ListOptions:
     family: str | None = None
@@ -306,6 +313,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "eval": _eval,
     "chat": _chat,
     "compare": _compare,
+    "plan": _plan,
     "list": _list,
     "reproduce": _reproduce,
     "experiment": _experiment,

@@ -24,7 +24,7 @@ from etude.models.drawing import draw, entropy, truncate, uniforms
 from etude.models.kv_cache import ParkedRow, SlotCache
 from etude.models.lean_decoder import LeanDecoder
 from etude.models.output_head import logits_at
-from etude.models.sampling import DecodeClock, Event, FinishedEvent, Request, Sampler, SamplingParams, TokenEvent
+from etude.models.sampling import DecodeClock, Event, FinishedEvent, Request, Sampler, SamplingParams, TokenEvent, default_slots
 from etude.models.scoring import score
 from etude.types import Alternatives, Completion, StopReason
 
@@ -84,7 +84,7 @@ class Engine(Sampler):
         self.version = 0
         self.clock = DecodeClock()
         self.plan = AttentionPlan.of(model)
-        self.slots = slots or self._default_slots()
+        self.slots = slots or default_slots(self.plan.bytes_per_token, context_length)
         self.prefill_tokens = prefill_tokens
         self._device = next(model.parameters()).device
         self._cache = SlotCache(self.plan.layers, context_length)
@@ -94,10 +94,6 @@ class Engine(Sampler):
         self._live: dict[int, _Sequence] = {}
         self._kept: dict[int, _Sequence] = {}
         self._next_id = 0
-
-    def _default_slots(self) -> int:
-        """As many as fit 2 GiB of keys and values at the full context, between 16 and 512."""
-        return int(min(512, max(16, 2**31 // max(1, self.plan.bytes_per_token * min(self.context_length, 512)))))
 
     # Requests
 

@@ -129,6 +129,11 @@ class FinishedEvent:
 Event = TokenEvent | FinishedEvent
 
 
+def default_slots(bytes_per_token: int, context_length: int) -> int:
+    """Slots where none are asked for: as many as fit 2 GiB of keys and values at the full context, or at 512 tokens of a longer one, between 16 and 512."""
+    return int(min(512, max(16, 2**31 // max(1, bytes_per_token * min(context_length, 512)))))
+
+
 class Sampler(ABC):
     """Generates completions for requests, batched continuously."""
 
