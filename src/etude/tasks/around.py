@@ -28,6 +28,9 @@ class Around(TaskSet):
     def held_out(self) -> Sequence[Task]:
         return self.tasks.held_out()
 
+    def prepare(self, trajectories: Sequence[Trajectory]) -> None:
+        self.tasks.prepare(trajectories)
+
     def verify(self, task: Task, text: str) -> Mapping[str, float]:
         return self.tasks.verify(task, text)
 

@@ -58,6 +58,9 @@ class TaskSet(ABC):
     max_turns: int = 1
     """Turns an episode takes at most; more than 1 only with an environment."""
 
+    def prepare(self, trajectories: Sequence[Trajectory]) -> None:
+        """Hear of attempts that will be judged next, one by one: for sets that can work on many at once. Nothing by default."""
+
     def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
         """Components of the judgement of a whole trajectory: by default those of its last turn.
 
