@@ -29,12 +29,12 @@ from torch.nn import functional as F
 
 import etude
 from etude.evals.pictures import frechet_distance, precision_and_recall
+from etude.evals.token_order import psnr
 from etude.images.captions import Law, draw_captions
 from etude.images.drawing import draw
 from etude.images.features import WEIGHTS, FeatureNet, features_of, recognised, reference
 from etude.images.judge import alignment
 from etude.images.sources import World
-from etude.evals.token_order import psnr
 from etude.models.flow import FlowModel, averaged, draw_times, drop_captions, flow_matching_loss, walk
 from etude.models.picture_language import PictureWriter
 from etude.models.picture_tokens import ScaleTokenizer

@@ -1,4 +1,4 @@
-"""A language model that writes pictures: suppressed tokens are never written nor counted, captions and visual words go to tokens and back, and its folder is an ordinary one."""
+"""A language model that writes pictures: suppressed tokens are never written nor counted, captions go to tokens and back, and its folder is an ordinary one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from etude.config import LearnerConfig
 from etude.errors import InputError
+from etude.images.sources import World
+from etude.ledger import Ledger
 from etude.models.language import LanguageModel
 from etude.models.learner import Learner
-from etude.models.picture_language import PictureWriter, code_beside, visual_tokens, visual_words
+from etude.models.picture_language import PictureWriter, build_model, code_beside, visual_tokens, visual_words
 from etude.models.sampling import Request, SamplingParams
 from etude.models.spatial_tokens import SpatialShape, SpatialTokenizer
 from etude.rollouts import group_rollouts
-from etude.images.sources import World
-from etude.ledger import Ledger
 from etude.tasks.pictures import PictureTasks, picture_of
 
 CAPTIONS = ["red circle top-left, blue cross bottom-right", "green square top-right"]
@@ -55,11 +55,13 @@ def test_what_is_suppressed_has_no_probability_for_sampler_and_learner_alike(wri
         assert own == pytest.approx(trajectory.segments[0].logprobs, abs=1e-4)
     # Entropy of eight tokens at most, however many words there are.
     assert max(e for t in trajectories for e in t.segments[0].entropies) <= torch.tensor(8.0).log() + 1e-4
+
+
+def test_settings_that_suppress_no_token_of_the_model_are_refused(writer: PictureWriter) -> None:
+    model = build_model(writer.tokenizer, 8, width=16, layers=1)
+    model.generation_config.suppress_tokens = [99_999]  # pyright: ignore[reportOptionalMemberAccess]
     with pytest.raises(InputError, match="suppress token 99999"):
-        writer_of_nonsense = PictureWriter.new(writer.code, CAPTIONS, width=16, layers=1).model
-        writer_of_nonsense.get_output_embeddings()._etude_suppresses = False  # pyright: ignore[reportAttributeAccessIssue]
-        writer_of_nonsense.generation_config.suppress_tokens = [99_999]  # pyright: ignore[reportOptionalMemberAccess]
-        LanguageModel.wrap(writer_of_nonsense, writer.tokenizer)
+        LanguageModel.wrap(model, writer.tokenizer)
 
 
 def test_captions_and_visual_words_are_tokens_and_back(writer: PictureWriter) -> None:

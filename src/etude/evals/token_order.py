@@ -1,7 +1,7 @@
 """Whether a tokenizer's tokens have an order, what they keep of a picture, and how much each of them says.
 
-The test of order (Selftok, arXiv:2505.07538, section 3): small language models learn the sequences as they are, and shuffled in strides, [v1, v3, ..., v2, v4, ...]. Tokens that
-come one out of the other are ever less surprising along the sequence, and along each part of a shuffled one. Tokens of places are not.
+The test of order (Selftok, arXiv:2505.07538, section 3): small language models learn the sequences as they are, and shuffled in strides, [v1, v3, ..., v2, v4, ...]. Tokens
+that come one out of the other are ever less surprising along the sequence, and along each part of a shuffled one. Tokens of places are not.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ PEAK = 2.0
 def token_metrics(code: PictureCode, source: Source, pictures: Tensor, captions: Tensor, tokens: Tensor, surprise: Tensor) -> Metrics:
     """What the tokens [N, K] of held-out pictures [N, 3, S, S] keep, and how they are used. surprise: cross-entropy of each under the language model [N, K].
 
-    `eval/psnr` in decibels and `eval/kept_alignment` of pictures that were read and rendered; `eval/codes_used`, the perplexity of all tokens, and `eval/codes_used_least` of the
-    position that uses fewest; `eval/surprise`, nats per token, and `tokens/surprise@k` of the k-th.
+    `eval/psnr` in decibels and `eval/kept_alignment` of pictures that were read and rendered; `eval/codes_used`, the perplexity of all tokens, and `eval/codes_used_least`
+    of the position that uses fewest; `eval/surprise`, nats per token, and `tokens/surprise@k` of the k-th.
     """
     with torch.no_grad():
         rendered = code.render(tokens)

@@ -1,6 +1,7 @@
 """Whether the tokens of pictures come one out of the other: their entropies by place, in order and shuffled in strides.
 
-Selftok's test (arXiv:2505.07538, section 3) on three tokenizers: small language models learn the sequences, and what is left to guess at each place is compared with the place.
+Selftok's test (arXiv:2505.07538, section 3) on three tokenizers: small language models learn the sequences, and what is left to guess at each place is
+compared with the place.
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ class Half(nn.Module):
 class Encoder(nn.Module):
     """Patches and K queries in two streams with weights of their own and one attention (MMDiT). Pictures [B, 3, 16, 16] to vectors [B, K, C].
 
-    Every query is told its token's time. All see all: that tokens depend on each other in order is the decoder's doing.
+    Every query is told its token's time. All see all: that tokens depend on each other in order is the decoder's doing. What leaves is standardised, each number of each
+    token over the pictures: otherwise tokens are above all different from each other, few codes are left for each, and they say little of the picture.
     """
 
     def __init__(self, shape: OrderedShape) -> None:
@@ -123,8 +124,10 @@ class Encoder(nn.Module):
         self.query_halves = nn.ModuleList(Half(width, shape.heads, 3) for _ in range(shape.encoder_layers))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, shape.code_width)
+        self.standard = nn.BatchNorm1d(shape.count * shape.code_width, affine=False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, pictures: Tensor, *, learns: bool = False) -> Tensor:
+        """learns: standardise by these pictures, and remember their moments."""
         x = self.enter(pixels_to_patches(pictures, PATCH)) + self.places
         told: Tensor = F.silu(self.time(self.get_buffer("times")))
         q, patches = self.queries.expand(len(x), -1, -1), x.shape[1]
@@ -135,7 +138,8 @@ class Encoder(nn.Module):
             attended = F.scaled_dot_product_attention(*both).transpose(1, 2).flatten(2)
             x = patch_half.close(x, attended[:, :patches], self.told_patches)
             q = query_half.close(q, attended[:, patches:], told)
-        return self.leave(self.norm(q))
+        vectors = self.leave(self.norm(q))
+        return self.standard.train(learns)(vectors.flatten(1)).view_as(vectors)
 
 
 class Decoder(nn.Module):
@@ -158,7 +162,10 @@ class Decoder(nn.Module):
         self.canvas = nn.Parameter(torch.zeros_like(self.places)) if renders else None
 
     def forward(self, codes: Tensor, visible: Tensor, pictures: Tensor | None = None, times: Tensor | None = None) -> Tensor:
-        """[B, 3, 16, 16] from codes [B, K, C], of which only the visible ones [B, K] are seen, noisy pictures [B, 3, 16, 16] and their times [B]; a renderer is given neither."""
+        """[B, 3, 16, 16] from codes [B, K, C], of which only the visible ones [B, K] are seen, noisy pictures [B, 3, 16, 16] and their times [B].
+
+        A renderer is given neither pictures nor times.
+        """
         slots = torch.where(visible[..., None], self.slots(codes), self.hidden) + self.slot_time(self.get_buffer("times"))
         if pictures is None or times is None:
             assert self.canvas is not None, "only a renderer draws without a noisy picture"
@@ -182,7 +189,7 @@ class OrderedTokenizer(PictureCode):
         self.shape = shape = shape or OrderedShape()
         self.count, self.codes = shape.count, shape.codes
         self.encoder = Encoder(shape)
-        self.quantiser = CosineQuantiser(shape.codes, shape.code_width, self.count, decay=shape.decay)
+        self.quantiser = CosineQuantiser(shape.codes, shape.code_width, decay=shape.decay)
         self.decoder = Decoder(shape)
         self.renderer = Decoder(shape, renders=True)
 
@@ -197,7 +204,7 @@ class OrderedTokenizer(PictureCode):
     def loss(self, pictures: Tensor, generator: torch.Generator) -> CodeLoss:
         times = torch.rand(len(pictures), generator=generator)
         noise = torch.randn(pictures.shape, generator=generator)
-        vectors = self.encoder(pictures)
+        vectors = self.encoder(pictures, learns=True)
         self.quantiser.follow(vectors, generator)
         found = self.quantiser(vectors)
         # Tokens that are not seen get no gradient from the picture: the mask stands in their place.

@@ -49,7 +49,8 @@ def code_beside(model: str) -> PictureCode:
     folder = Path(model_folder(model)) / FOLDER
     if not folder.is_dir():
         raise InputError(
-            f"{model} does not write pictures: there is no folder {FOLDER} with it; expected tiny-selftok, tiny-flowmo, tiny-spatial, or the model/ folder of a run of selftok or selftok-pretrain"
+            f"{model} does not write pictures: there is no folder {FOLDER} with it; expected tiny-selftok, tiny-flowmo, tiny-spatial, or the model/ folder of a run of "
+            "selftok or selftok-pretrain"
         )
     return load_picture_code(folder)
 

@@ -41,7 +41,7 @@ class SpatialTokenizer(PictureCode):
             ResidualBlock(hidden),
             nn.Conv2d(hidden, shape.code_width, 1),
         )
-        self.quantiser = CosineQuantiser(shape.codes, shape.code_width, self.count, decay=shape.decay)
+        self.quantiser = CosineQuantiser(shape.codes, shape.code_width, decay=shape.decay)
         self.decoder = nn.Sequential(
             nn.Conv2d(shape.code_width, hidden, 3, padding=1),
             ResidualBlock(hidden),

@@ -19,14 +19,13 @@ REUSED = 0.2
 SHARPNESS = 10.0
 """Softmax of cosines times this says how a vector would like to be spread over the codes."""
 DIVERSE = 0.6
-"""Perplexity, as a share of the codes, from which on a position is diverse enough."""
+"""Perplexity of a batch, as a share of the codes, from which on it is diverse enough."""
 STARTING_ROUNDS = 10
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """What looking vectors [B, K, C] up gave: numbers of their codes [B, K]; the codes [B, K, C], with the gradient of the vectors; both losses; the mean perplexity of
-    the positions, of late."""
+    """What looking vectors [B, K, C] up gave: numbers of their codes [B, K]; the codes [B, K, C], with the gradient of the vectors; both losses; the batch's perplexity."""
 
     tokens: Tensor
     vectors: Tensor
@@ -36,14 +35,14 @@ class Quantised:
 
 
 class CosineQuantiser(nn.Module):
-    """A codebook [V, C] that K positions share. decay: what the means that codes follow keep of themselves with every batch."""
+    """A codebook [V, C]. decay: what the means that codes follow keep of themselves with every batch."""
 
-    def __init__(self, codes: int, width: int, positions: int, *, decay: float = 0.99) -> None:
+    def __init__(self, codes: int, width: int, *, decay: float = 0.99) -> None:
         super().__init__()
         self.decay = decay
         self.register_buffer("codes", F.normalize(torch.randn(codes, width), dim=1))
         self.register_buffer("sums", torch.zeros(codes, width))
-        self.register_buffer("used", torch.zeros(positions, codes))
+        self.register_buffer("used", torch.zeros(codes))
 
     @property
     def codebook(self) -> Tensor:
@@ -60,13 +59,13 @@ class CosineQuantiser(nn.Module):
         cosines = unit @ self.codebook.T
         tokens = cosines.argmax(-1)
         codes = self.codebook[tokens]
-        perplexity = perplexities(cast(Tensor, self.used))
+        perplexity = float(perplexities(shares(tokens, len(self.codebook)).mean(0, keepdim=True)))
         return Quantised(
             tokens,
             unit + (codes - unit).detach(),
             F.mse_loss(unit, codes),
-            diversity_loss(cosines, perplexity < DIVERSE * len(self.codebook)),
-            float(perplexity.mean()),
+            diversity_loss(cosines) if perplexity < DIVERSE * len(self.codebook) else torch.zeros(()),
+            perplexity,
         )
 
     @torch.no_grad()
@@ -79,15 +78,15 @@ class CosineQuantiser(nn.Module):
         if begins:
             self._start(flat, generator)
         tokens = self.nearest(unit)
-        chosen = F.one_hot(tokens, count).to(flat)
+        chosen = F.one_hot(tokens.flatten(), count).to(flat)
         used.lerp_(chosen.mean(0), 1.0 if begins else 1 - self.decay)
-        sums.mul_(self.decay).add_((1 - self.decay) * chosen.flatten(0, 1).T @ flat / len(flat))
-        idle = used.mean(0) < REUSED / count
+        sums.mul_(self.decay).add_((1 - self.decay) * chosen.T @ flat / len(flat))
+        idle = used < REUSED / count
         if bool(idle.any()):
-            weights = reseeding_weights(used).expand_as(tokens).flatten()
+            weights = reseeding_weights(shares(tokens, count)).expand_as(tokens).flatten()
             rows = torch.multinomial(weights, int(idle.sum()), replacement=True, generator=generator)
             sums[idle] = flat[rows] * REUSED / count
-            used[:, idle] = REUSED / count
+            used[idle] = REUSED / count
         self.codebook.copy_(F.normalize(sums, dim=1))
 
     def _start(self, flat: Tensor, generator: torch.Generator) -> None:
@@ -102,13 +101,10 @@ class CosineQuantiser(nn.Module):
         cast(Tensor, self.sums).copy_(codes / count)
 
 
-def diversity_loss(cosines: Tensor, wanted: Tensor) -> Tensor:
-    """Minus the entropy, in nats, of how a position's vectors spread over the codes, from cosines [B, K, V]: softmax of 10 times the cosine, then the mean over the batch.
-
-    wanted: the positions [K] that it is asked of. Returns the sum over these, divided by K.
-    """
-    spread = (SHARPNESS * cosines).softmax(-1).mean(0)
-    return ((spread * spread.clamp(min=1e-9).log()).sum(-1) * wanted).mean()
+def diversity_loss(cosines: Tensor) -> Tensor:
+    """Minus the entropy, in nats, of how vectors spread over the codes on average, from cosines [..., V]: softmax of 10 times the cosine, then the mean."""
+    spread = (SHARPNESS * cosines).softmax(-1).flatten(0, -2).mean(0)
+    return (spread * spread.clamp(min=1e-9).log()).sum()
 
 
 def shares(tokens: Tensor, codes: int) -> Tensor:

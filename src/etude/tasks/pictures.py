@@ -46,8 +46,8 @@ def _code_of(model: str) -> PictureCode:
 class PictureTasks(TaskSet):
     """Captions to draw. `alignment`, the share of the judge's checks that the picture passes, is the reward; `correct` is that it passes all.
 
-    tokenizer: whose visual tokens they are: a model that writes pictures, by name or folder. law: of training captions (`etude.images.captions`); held-out ones are uniform and
-    are never trained on. of: `world`, or `digits`, whose ten captions are trained on and asked for alike. held_out_tasks: how many are held out.
+    tokenizer: whose visual tokens they are: a model that writes pictures, by name or folder. law: of training captions (`etude.images.captions`); held-out ones are uniform
+    and are never trained on. of: `world`, or `digits`, whose ten captions are trained on and asked for alike. held_out_tasks: how many are held out.
     """
 
     name = "pictures"
@@ -92,7 +92,7 @@ class PictureTasks(TaskSet):
         return self._held_out
 
     def verify(self, task: Task, text: str) -> Mapping[str, float]:
-        """`alignment` and `correct` by the judge, `second_opinion` where there is one, and `format`: whether the text is a picture at all, which is all that there is to say where nobody can judge."""
+        """`alignment` and `correct` by the judge, `second_opinion` where there is one, and `format`: whether the text is a picture (all that is said where nobody judges)."""
         known = self._seen.get((task.id, text))
         return known if known is not None else self._judged([(task, text)])[0]
 

@@ -1,11 +1,12 @@
 """Selftok: plain policy gradients on a language model that writes pictures in tokens (arXiv:2505.07538).
 
-A picture is K visual tokens, written one after the other and rendered in one step. The prompt and the tokens so far are a state, the next token an action, and the reward comes
-at the end: how well the picture fits its caption. Improving such a policy by its own pictures rests on each token depending on those before it and not on those to come. Tokens in the
-order of diffusion (`selftok-pretrain`) are made so; tokens of places, each of which says something of its neighbours, are not, and the paper finds that they gain less.
+A picture is K visual tokens, written one after the other and rendered in one step. The prompt and the tokens so far are a state, the next token an action, and the reward
+comes at the end: how well the picture fits its caption. Improving such a policy by its own pictures rests on each token depending on those before it and not on those to
+come. Tokens in the order of diffusion (`selftok-pretrain`) are made so; tokens of places, each of which says something of its neighbours, are not, and the paper finds that
+they gain less.
 
-Differs from GRPO in nothing but what it is tied to: one update on each batch, so that the ratio is 1, and a divergence (k3) from the model that the run began with. The paper writes the
-policy that sampled in that place, `--kl-reference old`; with one update it is then exactly 0.
+Differs from GRPO in nothing but what it is tied to: one update on each batch, so that the ratio is 1, and a divergence (k3) from the model that the run began with. The
+paper writes the policy that sampled in that place, `--kl-reference old`; with one update it is then exactly 0.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-
-import torch
 
 from etude.config import AtLeastOne, EvaluationConfig, NonNegative
 from etude.errors import InputError
@@ -80,8 +79,8 @@ class SelfTok(GRPO):
             self.pictures = PictureTasks.of(source, code_beside(inputs.model))
             if inputs.reward is None and source.alignment(*source.held_out(1)) is None:
                 raise InputError(
-                    f"nobody can tell whether pictures of {source.name} fit their captions, and Selftok learns from that; expected pictures or digits, or --reward file.py:function "
-                    "(etude.tasks.pictures.picture_of says how it sees the picture)"
+                    f"nobody can tell whether pictures of {source.name} fit their captions, and Selftok learns from that; expected pictures or digits, or "
+                    "--reward file.py:function (etude.tasks.pictures.picture_of says how it sees the picture)"
                 )
             self._task_set = load_tasks(self.pictures, reward=inputs.reward, env=inputs.env, seed=self.run.seed)
         super().setup()

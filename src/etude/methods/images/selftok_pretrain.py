@@ -1,11 +1,11 @@
 """What Selftok begins with: pictures as tokens in the order of diffusion, and a language model that writes them (arXiv:2505.07538).
 
-Three things are learnt one after the other. A tokenizer (`etude.models.ordered_tokens`): an encoder says a picture in a few tokens, and a flow decoder, which is shown fewer of
-them the nearer it is to the picture, makes their order the order in which diffusion decides. A renderer, which draws from tokens in one step. And a language model, which
-reads a caption and writes the tokens, the first ones first.
+Three things are learnt one after the other. A tokenizer (`etude.models.ordered_tokens`): an encoder says a picture in a few tokens, and a flow decoder, which is shown fewer
+of them the nearer it is to the picture, makes their order the order in which diffusion decides. A renderer, which draws from tokens in one step. And a language model,
+which reads a caption and writes the tokens, the first ones first.
 
-`--code` puts something else in the tokenizer's place: `flowmo`, the same without the schedule, so that the order means nothing; or `spatial`, one token for each place of a 4 x 4
-grid. What it leaves, RUN/model, is an ordinary Hugging Face folder, for `etude train selftok` or any other method.
+`--code` puts something else in the tokenizer's place: `flowmo`, the same without the schedule, so that the order means nothing; or `spatial`, one token for each place of a
+4 x 4 grid. What it leaves, RUN/model, is an ordinary Hugging Face folder, for `etude train selftok` or any other method.
 """
 
 from __future__ import annotations
