@@ -18,7 +18,9 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
+from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import AtLeastOne, Count, NonNegative, Share
+from etude.evals.measures import Final
 from etude.evals.token_order import reconstruction_by_rate, token_metrics
 from etude.images.sources import Source, open_source
 from etude.ledger import FORWARD, FORWARD_BACKWARD
@@ -93,6 +95,36 @@ class Phase:
     config=SelfTokPretrainConfig,
     signal="demonstrations",
     rollouts="none",
+    claim=Claim(
+        statement="Tokens in the order of diffusion come one out of the other: given those before it, each is less open than the last, also along every part of a "
+        "sequence that is shuffled in strides. Tokens of places, and those of a decoder that always sees all of them, are not so.",
+        expectation="Small language models find Selftok's tokens ever less open: Spearman's correlation of place and entropy is below -0.6, in order and within strides of "
+        "two; for tokens of places and for those without a schedule it is higher.",
+        arms=(
+            Arm("selftok", "selftok-pretrain", {"tokenizer": "tiny-selftok"}),
+            Arm("flowmo", "selftok-pretrain", {"tokenizer": "tiny-flowmo"}),
+            Arm("spatial", "selftok-pretrain", {"tokenizer": "tiny-spatial"}),
+        ),
+        experiment="etude.experiments.token_order:token_order",
+        budget="300-steps",
+        tests=(
+            Comparison("in order", "selftok", None, Final("correlation"), better="lower", margin=0.6),
+            Comparison("within strides of two", "selftok", None, Final("correlation_2"), better="lower", margin=0.6),
+            Comparison("against no schedule", "selftok", "flowmo", Final("correlation"), better="lower", role="ablation"),
+            Comparison("against places", "selftok", "spatial", Final("correlation"), better="lower", role="ablation"),
+            Comparison("against no schedule, within strides of two", "selftok", "flowmo", Final("correlation_2"), better="lower", role="ablation"),
+            Comparison("against places, within strides of two", "selftok", "spatial", Final("correlation_2"), better="lower", role="ablation"),
+        ),
+        preconditions=(
+            Precondition(
+                "tokens are open", "selftok", Final("entropy"), at_least=0.5, otherwise="the tokens say hardly anything, so that their order means nothing"
+            ),
+        ),
+        tried="TRIED",
+        seeds=reported_seeds(5),
+        plot="correlation",
+        quick={"pictures": 256, "steps": 2},
+    ),
 )
 class SelfTokPretrain(PictureMethod[PictureWriter]):
     """A tokenizer, its renderer and a language model, each in steps of its own."""
