@@ -86,11 +86,8 @@ class Half(nn.Module):
         self.feed = nn.Sequential(nn.Linear(width, expansion * width), nn.GELU(approximate="tanh"), nn.Linear(expansion * width, width))
         self.modulate = nn.Linear(width, 6 * width)
         nn.init.zeros_(self.modulate.weight)
-        # Gates begin half open, unlike a flow's: a query that saw nothing of the picture at first would take long to learn that there is one.
-        nn.init.constant_(self.modulate.bias, 0.0)
-        with torch.no_grad():
-            for gate in (2, 5):
-                self.modulate.bias[gate * width : (gate + 1) * width] = 0.5
+        nn.init.zeros_(self.modulate.bias)
+        open_gates(self.modulate, width, 0.5)
 
     def project(self, x: Tensor, told: Tensor) -> Tensor:
         """Queries, keys and values [3, B, H, N, D] of tokens [B, N, width], told [N, width] each."""
@@ -143,7 +140,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Noisy pictures and codes to what a flow wants to know, the velocity; or, as a renderer, codes to pictures: then a learnt canvas takes the place of the noisy patches."""
+    """Noisy pictures and codes to the pictures without noise; or, as a renderer, codes alone: then a learnt canvas takes the place of the noisy patches."""
 
     def __init__(self, shape: OrderedShape, *, renders: bool = False) -> None:
         super().__init__()
@@ -157,6 +154,8 @@ class Decoder(nn.Module):
         self.register_buffer("times", token_times(shape.segments), persistent=False)
         block = FlowShape(width=width, heads=shape.heads)
         self.blocks = nn.ModuleList(FlowBlock(block) for _ in range(shape.decoder_layers))
+        for layer in self.blocks:
+            open_gates(layer.modulate, width, 1.0)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.leave = nn.Linear(width, 3 * PATCH**2)
         self.canvas = nn.Parameter(torch.zeros_like(self.places)) if renders else None
@@ -166,7 +165,7 @@ class Decoder(nn.Module):
 
         A renderer is given neither pictures nor times.
         """
-        slots = torch.where(visible[..., None], self.slots(codes), self.hidden) + self.slot_time(self.get_buffer("times"))
+        slots = torch.where(visible[..., None], self.slots(codes * codes.shape[-1] ** 0.5), self.hidden) + self.slot_time(self.get_buffer("times"))
         if pictures is None or times is None:
             assert self.canvas is not None, "only a renderer draws without a noisy picture"
             patches = (self.canvas + self.places).expand(len(codes), -1, -1)
@@ -208,8 +207,8 @@ class OrderedTokenizer(PictureCode):
         self.quantiser.follow(vectors, generator)
         found = self.quantiser(vectors)
         # Tokens that are not seen get no gradient from the picture: the mask stands in their place.
-        velocity = self.decoder(found.vectors, self.visible_at(times), noisy(pictures, noise, times), times)
-        return CodeLoss(F.mse_loss(velocity, noise - pictures), found)
+        clean = self.decoder(found.vectors, self.visible_at(times), noisy(pictures, noise, times), times)
+        return CodeLoss(F.mse_loss(clean, pictures), found)
 
     def begin_rendering(self) -> None:
         """Make the renderer a copy of the decoder, with a canvas of its own."""
@@ -238,8 +237,15 @@ class OrderedTokenizer(PictureCode):
         for now, then in itertools.pairwise(grid):
             times = torch.full((len(x),), now)
             visible = self.visible_at(times) if kept is None else self.visible_at(times) & kept
-            x = x - (now - then) * self.decoder(codes, visible, x, times)
+            # Towards the picture that is seen under the noise: the velocity is (x - picture) / t.
+            x = x + (now - then) / now * (self.decoder(codes, visible, x, times) - x)
         return x.clamp(-1, 1)
+
+
+def open_gates(modulate: nn.Linear, width: int, gate: float) -> None:
+    """Let the gates of a block begin at this and not at zero: a decoder that sees no tokens at first takes long to find out what they say, and an encoder what a picture is."""
+    with torch.no_grad():
+        modulate.bias.view(6, width)[[2, 5]] = gate
 
 
 def patch_positions(width: int) -> Tensor:

@@ -53,7 +53,7 @@ class SelfTokPretrainConfig(PictureConfig):
     """Width of a new tokenizer's layers."""
     tokenizer_tasks: str = ""
     """Pictures that the tokenizer learns from (empty: those of `tasks`)."""
-    tokenizer_steps: Count = 1500
+    tokenizer_steps: Count = 1000
     """Steps in which the tokenizer learns, where the model is `scratch`."""
     tokenizer_lr: Annotated[float, Gt(0)] = 2e-3
     """Learning rate of the tokenizer."""
@@ -61,7 +61,7 @@ class SelfTokPretrainConfig(PictureConfig):
     """Weight of how far vectors lie from their codes."""
     diversity: NonNegative = 1.0
     """Weight of codes being used alike, as long as they are not."""
-    renderer_steps: Count = 400
+    renderer_steps: Count = 200
     """Steps after those in which the renderer learns; a spatial tokenizer needs none."""
     renderer_lr: Annotated[float, Gt(0)] = 1e-3
     """Learning rate of the renderer."""
@@ -129,7 +129,7 @@ class Phase:
 class SelfTokPretrain(PictureMethod[PictureWriter]):
     """A tokenizer, its renderer and a language model, each in steps of its own."""
 
-    defaults: ClassVar[dict[str, Any]] = {"model": SCRATCH, "tasks": "pictures", "steps": 2700, "evaluate_every": 300, "checkpoint_every": 300}
+    defaults: ClassVar[dict[str, Any]] = {"model": SCRATCH, "tasks": "pictures", "steps": 1800, "evaluate_every": 200, "checkpoint_every": 200}
     spends: ClassVar[frozenset[str] | None] = frozenset({"forwards"})
     config: SelfTokPretrainConfig
 
