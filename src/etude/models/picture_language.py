@@ -111,6 +111,7 @@ class PictureWriter(nn.Module):
     def __init__(self, code: PictureCode, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__()
         self.code, self.model, self.tokenizer = code, model, tokenizer
+        self._prompts: dict[str, list[int]] = {}
         suppress(model)
 
     @classmethod
@@ -124,9 +125,10 @@ class PictureWriter(nn.Module):
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Captions as tokens, up to where the picture begins."""
-        start = self.tokenizer.convert_tokens_to_ids(DRAW)
-        assert isinstance(start, int)
-        return [[*self.tokenizer(text, add_special_tokens=False)["input_ids"], start] for text in texts]  # pyright: ignore[reportGeneralTypeIssues]
+        for text in texts:
+            if text not in self._prompts:
+                self._prompts[text] = list(self.tokenizer(text + DRAW, add_special_tokens=False)["input_ids"])
+        return [self._prompts[text] for text in texts]
 
     @property
     def first_visual(self) -> int:

@@ -106,7 +106,7 @@ class SelfTokConfig(GRPOConfig):
 class SelfTok(GRPO):
     """GRPO on captions, with pictures as answers."""
 
-    score_key = "eval/alignment"
+    score_key = "eval/reward"
     defaults: ClassVar[dict[str, Any]] = {"model": "tiny-selftok", "tasks": "pictures"}
     config: SelfTokConfig
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import AtLeastOne, Count, NonNegative, Share
+from etude.errors import InputError
 from etude.evals.measures import Final
 from etude.evals.token_order import reconstruction_by_rate, token_metrics
 from etude.images.sources import Source, open_source
@@ -35,8 +36,6 @@ from etude.picturing import SCRATCH, PictureConfig, PictureMethod
 from etude.types import Metrics
 
 ENCODED_AT_ONCE = 512
-MEASURED = 512
-"""Held-out pictures that reconstruction is measured on."""
 
 
 @dataclass
@@ -158,12 +157,13 @@ class SelfTokPretrain(PictureMethod[PictureWriter]):
             "language": {f"model.{n}" for n, _ in self.model.model.named_parameters()},
         }
         first, second = (config.tokenizer_steps, config.renderer_steps if drawing else 0) if scratch else (0, 0)
-        rest = max(1, self.run.config.steps - first - second)
-        self.phases = [
-            Phase("tokenizer", first, self.learner_of(learnt["tokenizer"], of_tokenizer, first)),
-            Phase("renderer", second, self.learner_of(learnt["renderer"], of_renderer, second)),
-            Phase("language", rest, self.learner_of(learnt["language"], config.learner, rest)),
-        ]
+        steps = self.run.config.steps
+        if 0 < steps <= first + second:
+            raise InputError(
+                f"--steps is {steps}, and tokenizer and renderer learn for {first + second}; expected more, for what is left is the language model's"
+            )
+        of_phases = (("tokenizer", first, of_tokenizer), ("renderer", second, of_renderer), ("language", steps - first - second, config.learner))
+        self.phases = [Phase(name, count, self.learner_of(learnt[name], own, count)) for name, count, own in of_phases if learnt[name]]
         self.model.requires_grad_(True)
         self.tokens: Tensor | None = None
 
@@ -190,8 +190,9 @@ class SelfTokPretrain(PictureMethod[PictureWriter]):
             rows = torch.from_numpy(random.integers(len(self.pool[0]), size=batch))
             texts = [self.source.words(caption) for caption in self.pool[1][rows].tolist()]
             dropped = (torch.rand(batch, generator=generator) < self.config.dropped).tolist()
-            losses = self.model.token_losses(["" if drop else text for text, drop in zip(texts, dropped, strict=True)], self.tokens_of_pool()[rows])
-            ledger.forward_equivalents += FORWARD_BACKWARD * batch * (code.count + self.pool[1].shape[1])
+            asked = ["" if drop else text for text, drop in zip(texts, dropped, strict=True)]
+            losses = self.model.token_losses(asked, self.tokens_of_pool()[rows])
+            ledger.forward_equivalents += FORWARD_BACKWARD * (batch * code.count + sum(map(len, self.model.prompts(asked))))
             return phase.learner.update(losses.mean(), step)
         pictures = self.code_pool[torch.from_numpy(random.integers(len(self.code_pool), size=batch))]
         if phase.name == "renderer":
@@ -222,7 +223,7 @@ class SelfTokPretrain(PictureMethod[PictureWriter]):
         language model finds the tokens of held-out pictures."""
         self.bring_shown_up_to_date()
         found = self.measured()
-        held_out, captions = self.source.held_out(MEASURED)
+        held_out, captions = self.source.held_out(self.config.eval_pictures)
         tokens = self.shown.code.encode(held_out)
         losses = self.shown.token_losses([self.source.words(row) for row in captions.tolist()], tokens)
         return (
