@@ -155,6 +155,7 @@ class Decoder(nn.Module):
         block = FlowShape(width=width, heads=shape.heads)
         self.blocks = nn.ModuleList(FlowBlock(block) for _ in range(shape.decoder_layers))
         for layer in self.blocks:
+            assert isinstance(layer, FlowBlock)
             open_gates(layer.modulate, width, 1.0)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.leave = nn.Linear(width, 3 * PATCH**2)
@@ -243,7 +244,7 @@ class OrderedTokenizer(PictureCode):
 
 
 def open_gates(modulate: nn.Linear, width: int, gate: float) -> None:
-    """Let the gates of a block begin at this and not at zero: a decoder that sees no tokens at first takes long to find out what they say, and an encoder what a picture is."""
+    """Let the gates of a block begin at this and not at zero: a decoder that sees no tokens at first takes long to find out what they say."""
     with torch.no_grad():
         modulate.bias.view(6, width)[[2, 5]] = gate
 

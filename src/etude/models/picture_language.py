@@ -84,7 +84,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, codes: int, *, width: int, l
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     size = len(tokenizer)
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    end, padding = SPECIAL.index(END), SPECIAL.index(PAD)
     config = LlamaConfig(
         vocab_size=size,
         hidden_size=width,
@@ -96,12 +96,15 @@ def build_model(tokenizer: PreTrainedTokenizerFast, codes: int, *, width: int, l
         tie_word_embeddings=True,
         initializer_range=0.05,
         bos_token_id=None,
+        eos_token_id=end,
+        pad_token_id=padding,
         dtype="float32",
-        **ends,
     )
     model = LlamaForCausalLM(config)
     words = [number for entry, number in tokenizer.get_vocab().items() if not VISUAL.fullmatch(entry)]
-    model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, suppress_tokens=sorted(words), **ends)
+    model.generation_config = GenerationConfig(
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, suppress_tokens=sorted(words), eos_token_id=end, pad_token_id=padding
+    )
     return model.eval()
 
 
@@ -141,7 +144,7 @@ class PictureWriter(nn.Module):
         """Captions and pictures' tokens [B, K] as rows, padded behind [B, T], and what is to be predicted [B, T]: the tokens after each place, IGNORED before the picture."""
         prompts = self.prompts(texts)
         longest = max(map(len, prompts)) + tokens.shape[1]
-        rows = torch.full((len(prompts), longest), int(self.tokenizer.pad_token_id or 0))
+        rows = torch.zeros(len(prompts), longest, dtype=torch.long)
         targets = torch.full_like(rows, IGNORED)
         for i, prompt in enumerate(prompts):
             rows[i, : len(prompt)] = torch.tensor(prompt)
