@@ -75,6 +75,15 @@ def test_captions_and_visual_words_are_tokens_and_back(writer: PictureWriter) ->
     assert visual_tokens("a " + text, writer.code) is None
 
 
+def test_a_language_model_of_text_is_given_visual_words(writer: PictureWriter) -> None:
+    taught = PictureWriter.upon(writer.code, "tiny")
+    tokens = taught.sample(["make 3 from 1 2"], torch.Generator().manual_seed(0))
+    assert tokens.shape == (1, 16)
+    assert 0 <= int(tokens.min()) <= int(tokens.max()) < 8
+    text = str(taught.tokenizer.decode((tokens[0] + taught.first_visual).tolist()))
+    assert visual_tokens(text, writer.code) == tokens[0].tolist()
+
+
 def test_only_the_pictures_tokens_are_learnt(writer: PictureWriter) -> None:
     tokens = torch.arange(16)[None].expand(2, -1) % 8
     rows, targets = writer.written(CAPTIONS, tokens)

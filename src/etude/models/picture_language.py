@@ -1,8 +1,7 @@
 """A language model that writes pictures: captions in words, then K visual tokens, each a word `<v0>`, `<v1>`, ... of its vocabulary.
 
-It is an ordinary Hugging Face folder, a small Llama with a tokenizer and a chat template; `suppress_tokens` in its generation settings leave it nothing to write but visual
-tokens. Beside them lies the folder of the tokenizer of pictures that its tokens belong to. Any causal language model that is given such words, such settings and such
-a folder can take its place.
+It is an ordinary Hugging Face folder: a small new Llama with a tokenizer and a chat template, or any causal language model that was given visual words. `suppress_tokens` in
+its generation settings leave it nothing to write but these. Beside them lies the folder of the tokenizer of pictures that they belong to.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from etude.models.language import LanguageModel, model_folder, without_bars
 from etude.models.picture_code import FOLDER, PictureCode, load_picture_code
 from etude.models.sampling import Request, SamplingParams
 from etude.models.suppression import suppress
+from etude.types import Message
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 PAD, END, UNKNOWN, DRAW = "<|pad|>", "<|end|>", "<|unknown|>", "<|draw|>"
 SPECIAL = (PAD, END, UNKNOWN, DRAW)
@@ -111,11 +111,15 @@ def build_model(tokenizer: PreTrainedTokenizerFast, codes: int, *, width: int, l
 class PictureWriter(nn.Module):
     """A tokenizer of pictures and the language model that writes its tokens, as one model that draws."""
 
-    def __init__(self, code: PictureCode, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, code: PictureCode, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
         self.code, self.model, self.tokenizer = code, model, tokenizer
         self._prompts: dict[str, list[int]] = {}
         suppress(model)
+        first = tokenizer.convert_tokens_to_ids("<v0>")
+        assert isinstance(first, int)
+        self.first_visual = first
+        """The vocabulary's number of `<v0>`; the others follow it."""
 
     @classmethod
     def new(cls, code: PictureCode, captions: Sequence[str], *, width: int = 96, layers: int = 4) -> PictureWriter:
@@ -126,19 +130,29 @@ class PictureWriter(nn.Module):
         tokenizer = build_tokenizer(words, code.codes, context=3 * longest // 2 + 2 + code.count)
         return cls(code, build_model(tokenizer, code.codes, width=width, layers=layers), tokenizer)
 
+    @classmethod
+    def upon(cls, code: PictureCode, spec: str) -> PictureWriter:
+        """A causal language model, by name or folder, with visual words beside its own, which it has not learnt to write. Raises InputError for one that has some already."""
+        policy = LanguageModel.load(spec, device="cpu", dtype="float32")
+        model, tokenizer = policy.model, policy.tokenizer
+        if any(VISUAL.fullmatch(word) for word in tokenizer.get_vocab()):
+            raise InputError(f"{spec} writes visual tokens already; expected a language model of text, or --model {spec} to train it further")
+        first = len(tokenizer)
+        tokenizer.add_tokens([f"<v{number}>" for number in range(code.codes)])
+        size = max(len(tokenizer), model.config.get_text_config().vocab_size)
+        model.resize_token_embeddings(size)
+        assert model.generation_config is not None
+        model.generation_config.suppress_tokens = [number for number in range(size) if not first <= number < first + code.codes]
+        return cls(code, model, tokenizer)
+
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Captions as tokens, up to where the picture begins."""
-        for text in texts:
-            if text not in self._prompts:
-                self._prompts[text] = list(self.tokenizer(text + DRAW, add_special_tokens=False)["input_ids"])
+        new = [text for text in dict.fromkeys(texts) if text not in self._prompts]
+        policy = LanguageModel.wrap(self.model, self.tokenizer) if new else None
+        for text in new:
+            assert policy is not None
+            self._prompts[text] = policy.render([Message("user", text)])
         return [self._prompts[text] for text in texts]
-
-    @property
-    def first_visual(self) -> int:
-        """The vocabulary's number of `<v0>`; the others follow it."""
-        number = self.tokenizer.convert_tokens_to_ids("<v0>")
-        assert isinstance(number, int)
-        return number
 
     def written(self, texts: Sequence[str], tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Captions and pictures' tokens [B, K] as rows, padded behind [B, T], and what is to be predicted [B, T]: the tokens after each place, IGNORED before the picture."""
@@ -184,4 +198,4 @@ class PictureWriter(nn.Module):
             )
         code = load_picture_code(folder / FOLDER)
         policy = LanguageModel.load(str(folder), device="cpu", dtype="float32")
-        return cls(code, policy.model, policy.tokenizer)  # pyright: ignore[reportArgumentType]
+        return cls(code, policy.model, policy.tokenizer)

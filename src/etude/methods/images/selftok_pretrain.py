@@ -66,6 +66,8 @@ class SelfTokPretrainConfig(PictureConfig):
     """Learning rate of the renderer."""
     pool: AtLeastOne = 16384
     """Pictures that are drawn once and learnt from; of a finite source some come several times."""
+    language_model: str = ""
+    """A causal language model that learns to write pictures: its name or folder (empty: a new one, of the sizes below)."""
     width: AtLeastOne = 64
     """Width of a new language model: a multiple of 4."""
     layers: AtLeastOne = 4
@@ -140,6 +142,8 @@ class SelfTokPretrain(PictureMethod[PictureWriter]):
         self.code_pool = self.pool[0] if of_code is source else of_code.batch(config.pool, self.random("pool of the tokenizer"))[0]
         if known is not None:
             return known
+        if config.language_model:
+            return PictureWriter.upon(new_code(config), config.language_model)
         captions = [source.words(row) for row in self.pool[1].tolist()]
         return PictureWriter.new(new_code(config), captions, width=config.width, layers=config.layers)
 
@@ -211,8 +215,9 @@ class SelfTokPretrain(PictureMethod[PictureWriter]):
         }
 
     def tokens_of_pool(self) -> Tensor:
-        """The tokens of all pictures that captions are written for. The tokenizer has learnt what it will by now, so that they are looked up once."""
+        """The tokens of all pictures that captions are written for. The tokenizer has learnt what it will by now, so that they are looked up once, as captions are."""
         if self.tokens is None:
+            self.model.prompts(["", *(self.source.words(caption) for caption in self.pool[1].tolist())])
             with torch.no_grad():
                 self.tokens = torch.cat([self.model.code.encode(part) for part in self.pool[0].split(ENCODED_AT_ONCE)])
         return self.tokens
