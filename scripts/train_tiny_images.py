@@ -43,7 +43,7 @@ from etude.objectives.student_forcing import StudentForcing, forcing_loss
 
 SEED = 0
 ASSETS = WEIGHTS.parent
-WRITERS: dict[str, Any] = {"evaluate_every": 0, "checkpoint_every": 0, "export": "last", "threads": 1, "quiet": True}
+WRITERS: dict[str, Any] = {"evaluate_every": 0, "checkpoint_every": 0, "eval_pictures": 16, "export": "last", "threads": 1, "quiet": True}
 """Settings of the three tokenizers' runs, besides the method's own: steps, sizes and rates are its defaults."""
 
 
