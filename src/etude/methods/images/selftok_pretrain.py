@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from annotated_types import Gt
 from torch import Tensor, nn
@@ -138,8 +139,11 @@ class SelfTokPretrain(PictureMethod[PictureWriter]):
         config = self.config
         known = None if name == SCRATCH else PictureWriter.load(self.shipped(name, WRITE_PICTURES))
         of_code = open_source(config.tokenizer_tasks) if config.tokenizer_tasks and known is None else source
-        self.pool = source.batch(config.pool, self.random("pool"))
-        self.code_pool = self.pool[0] if of_code is source else of_code.batch(config.pool, self.random("pool of the tokenizer"))[0]
+        # Of the run and not of the step, so that a resumed one has the same pictures.
+        self.pool = source.batch(config.pool, np.random.default_rng(self.run.stream(0, "pool")))
+        self.code_pool = (
+            self.pool[0] if of_code is source else of_code.batch(config.pool, np.random.default_rng(self.run.stream(0, "pool of the tokenizer")))[0]
+        )
         if known is not None:
             return known
         if config.language_model:
