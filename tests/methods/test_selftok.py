@@ -45,6 +45,8 @@ def test_a_folder_of_pictures_needs_a_reward_and_learns_from_it(mine: Path) -> N
     summary = etude.train("selftok", out=mine / "rl", steps=12, lr=1e-2, kl_coefficient=0.0, reward=f"{mine / 'judge.py'}:score", **settings)
     # One of four codes everywhere is rewarded.
     assert summary.before["eval/reward"] < 0.6 < summary.after["eval/reward"] - 0.1
+    # Whole, and not cut off.
+    assert summary.after["eval/truncated"] == 0
     assert (mine / "rl" / "drawings" / "step-000012.png").exists()
     assert (mine / "rl" / "model" / "picture-code" / "code.json").exists()
 

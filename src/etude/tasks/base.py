@@ -52,6 +52,9 @@ class TaskSet(ABC):
     max_new_tokens: int = 64
     """Tokens a turn needs at most, when the user does not say."""
 
+    fixed_length: int = 0
+    """Tokens that every answer has, where all have as many: one that has them is whole, and not cut off. 0 where lengths differ."""
+
     stop: tuple[str, ...] = ()
     """Strings that end a turn besides the model's own end token."""
 

@@ -69,7 +69,7 @@ class PictureTasks(TaskSet):
         if held_out_tasks < 1:
             raise InputError(f"held_out_tasks is {held_out_tasks}; expected at least 1")
         self.source, self.code = source, code
-        self.max_new_tokens = code.count
+        self.max_new_tokens = self.fixed_length = code.count
         self._held_out_count = held_out_tasks
         self._apart = isinstance(source, World)
         """Whether there are captions enough to keep some apart."""
