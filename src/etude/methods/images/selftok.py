@@ -97,7 +97,9 @@ class SelfTokConfig(GRPOConfig):
                 otherwise="the model draws nothing that fits, or hardly anything that does not",
             ),
         ),
-        tried="TRIED",
+        tried="On seed 0, from tiny-selftok (held-out alignment 78.8 %; pictures that are read and rendered: 84.0 %): 60 steps of 8 captions, 12 pictures each, at 3e-4 "
+        "end at 80.0 %, the second opinion falls from 13.3 to 12.5 %; at 1e-3 alignment falls to 73.2 % in 20 steps and ends at 77.5 %; 30 steps of 24 captions, 16 pictures "
+        "each, at 6e-4 end at 79.6 %. So what tokens can show bounds what can be learnt here: a tokenizer that was trained for longer comes first.",
         seeds=reported_seeds(5),
         plot="eval/alignment",
         quick={"tasks_per_step": 2, "group_size": 4, "eval_tasks": 4, "eval_samples": 2, "evaluate_every": 1},
