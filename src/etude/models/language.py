@@ -52,6 +52,10 @@ def model_folder(spec: str) -> str:
     path = Path(spec).expanduser()
     if spec in WRITE_PICTURES:
         path = Path(__file__).parent.parent / "assets" / "tiny-images" / WRITE_PICTURES[spec]
+        if not path.is_dir():
+            raise InputError(
+                f"the model {spec!r} is missing from {path}; make it with `python scripts/train_tiny_images.py {WRITE_PICTURES[spec]}`, or install etude again"
+            )
     if path.is_dir():
         if not (path / "config.json").is_file() and not (path / ADAPTER).is_file():
             exported = path / "model" / "config.json"
