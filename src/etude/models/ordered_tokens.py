@@ -131,8 +131,8 @@ class Encoder(nn.Module):
         for patch_half, query_half in zip(self.patch_halves, self.query_halves, strict=True):
             assert isinstance(patch_half, Half)
             assert isinstance(query_half, Half)
-            both = torch.cat([patch_half.project(x, self.told_patches), query_half.project(q, told)], dim=3)
-            attended = F.scaled_dot_product_attention(*both).transpose(1, 2).flatten(2)
+            asked, keys, values = torch.cat([patch_half.project(x, self.told_patches), query_half.project(q, told)], dim=3)
+            attended = F.scaled_dot_product_attention(asked, keys, values).transpose(1, 2).flatten(2)
             x = patch_half.close(x, attended[:, :patches], self.told_patches)
             q = query_half.close(q, attended[:, patches:], told)
         vectors = self.leave(self.norm(q))
