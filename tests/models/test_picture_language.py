@@ -99,7 +99,7 @@ def test_the_folder_is_an_ordinary_one_that_transformers_keeps_to_pictures(write
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     asked = tokenizer.apply_chat_template([{"role": "user", "content": CAPTIONS[0]}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
     torch.manual_seed(0)
-    text = tokenizer.decode(model.generate(**asked, max_new_tokens=16)[0, asked["input_ids"].shape[1] :])
+    text = tokenizer.decode(model.generate(**asked, max_new_tokens=16)[0, asked["input_ids"].shape[1] :])  # pyright: ignore[reportAttributeAccessIssue]
     assert visual_tokens(text, code_beside(str(tmp_path))) is not None
     shown = picture_of(text, str(tmp_path))
     assert shown is not None

@@ -79,7 +79,7 @@ def build_tokenizer(words: Sequence[str], codes: int, context: int) -> PreTraine
     return fast
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, codes: int, *, width: int, layers: int) -> LlamaForCausalLM:
+def build_model(tokenizer: PreTrainedTokenizerBase, codes: int, *, width: int, layers: int) -> LlamaForCausalLM:
     """An untrained Llama for that vocabulary, whose generation settings suppress all but visual tokens."""
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
