@@ -3,6 +3,7 @@
     python scripts/train_tiny_images.py               # every part
     python scripts/train_tiny_images.py features      # the network that pictures are compared in
     python scripts/train_tiny_images.py flow scales   # the two policies that draw
+    python scripts/train_tiny_images.py selftok flowmo spatial   # three tokenizers, each with a language model that writes their tokens
     python scripts/train_tiny_images.py --measure     # train nothing: print what the shipped parts can do
 
 A part is trained on pictures that are drawn as it goes. The same seed gives the same weights on the same machine.
@@ -11,8 +12,12 @@ A part is trained on pictures that are drawn as it goes. The same seed gives the
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -22,19 +27,24 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+import etude
 from etude.evals.pictures import frechet_distance, precision_and_recall
+from etude.evals.token_order import psnr
 from etude.images.captions import Law, draw_captions
 from etude.images.drawing import draw
 from etude.images.features import WEIGHTS, FeatureNet, features_of, recognised, reference
 from etude.images.judge import alignment
 from etude.images.sources import World
 from etude.models.flow import FlowModel, averaged, draw_times, drop_captions, flow_matching_loss, walk
+from etude.models.picture_language import PictureWriter
 from etude.models.picture_tokens import ScaleTokenizer
 from etude.models.scales import ScaleTransformer
 from etude.objectives.student_forcing import StudentForcing, forcing_loss
 
 SEED = 0
 ASSETS = WEIGHTS.parent
+WRITERS: dict[str, Any] = {"evaluate_every": 0, "checkpoint_every": 0, "eval_pictures": 16, "export": "last", "threads": 1, "quiet": True}
+"""Settings of the three tokenizers' runs, besides the method's own: steps, sizes and rates are its defaults."""
 
 
 def drawn(count: int, law: Law, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -162,6 +172,30 @@ def measure_scales() -> dict[str, Any]:
     return {"read and written": described(read, captions), "drawn": described(made, captions)}
 
 
+def train_writer(name: str) -> None:
+    """A tokenizer of uniform pictures and its renderer, and a language model that writes pictures of biased captions: a run of `etude train selftok-pretrain`."""
+    with tempfile.TemporaryDirectory() as folder:
+        etude.train("selftok-pretrain", out=Path(folder) / "run", code=name, tasks="pictures:law=biased", tokenizer_tasks="pictures", seed=SEED, **WRITERS)
+        shutil.rmtree(ASSETS / name, ignore_errors=True)
+        shutil.copytree(Path(folder) / "run" / "model", ASSETS / name)
+
+
+def measure_writer(name: str) -> dict[str, Any]:
+    """What is left of pictures that are read as tokens and rendered, and how good written ones are."""
+    writer = PictureWriter.load(ASSETS / name)
+    pictures, captions = World().held_out(2048)
+    seen = World("biased").batch(2048, np.random.default_rng(SEED))[1]
+    generator = torch.Generator().manual_seed(SEED)
+    found: dict[str, Any] = {"weights": sum(p.numel() for p in writer.parameters())}
+    with torch.no_grad():
+        read = writer.code.render(writer.code.encode(pictures))
+        found["read and rendered"] = {**described(read, captions), "decibels": round(psnr(read, pictures), 2)}
+        for law, asked in (("any captions", captions), ("biased captions", seen)):
+            words = [World().words(caption) for caption in asked.tolist()]
+            found[f"written, {law}"] = described(writer.code.render(writer.sample(words, generator)), asked)
+    return found
+
+
 def one_cycle(model: nn.Module, lr: float, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
     """AdamW whose rate rises and falls once."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95))
@@ -192,6 +226,7 @@ PARTS: dict[str, tuple[Callable[[], None], Callable[[], dict[str, Any]]]] = {
     "features": (train_features, measure_features),
     "flow": (train_flow, measure_flow),
     "scales": (train_scales, measure_scales),
+    **{name: (partial(train_writer, name), partial(measure_writer, name)) for name in ("selftok", "flowmo", "spatial")},
 }
 
 

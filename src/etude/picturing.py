@@ -114,6 +114,10 @@ class PictureMethod(Method, Generic[M]):
 
     def evaluate(self) -> Metrics:
         self.learner.average_into(self.shown)
+        return self.measured()
+
+    def measured(self) -> Metrics:
+        """How drawings of `shown` are. Keeps a sheet of them."""
         pictures = self.draw(self.shown, self.asked, torch.Generator().manual_seed(0)).clamp(-1, 1)
         self.show(pictures)
         return picture_metrics(self.source, pictures, self.asked, self.real, variants=self.config.eval_variants)

@@ -16,12 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import etude
 from etude.cards import listings
 from etude.method import get_method, known_methods
+from etude.picturing import PictureMethod
 from etude.run import Run, without_time
 from etude.settings import build_config
 from etude.settings_file import saved_config
 
 SEARCHES = {listing.card.slug for listing in listings() if listing.card.searches}
-DRAWS = {listing.card.slug for listing in listings() if listing.card.family == "images"}
+DRAWS = {listing.card.slug for listing in listings() if listing.card.family == "images" and issubclass(get_method(listing.card.slug), PictureMethod)}
 METHODS = [slug for slug in known_methods() if slug not in SEARCHES | DRAWS]
 SMALL: dict[str, Any] = {
     "tasks_per_step": 2,
@@ -64,6 +65,7 @@ OWN: dict[str, dict[str, Any]] = {
         "self_instruct": 4,
     },
     "fapo-genrm": {"tasks": "max5-flaws", "export": "last", "temperature": 3.0},
+    "selftok": {"model": "tiny-selftok", "tasks": "pictures", "max_new_tokens": 16, "export": "last"},
 }
 """Settings of a method's own: a crowd has several models; votes need whole answers; where nothing is solved, the best state is the first; and fewer judgements."""
 NO_ROLLOUTS = {"reward/mean", "reward/std", "rollout/entropy"}
@@ -120,7 +122,7 @@ def test_a_method_trains_accounts_and_exports(whole: Whole) -> None:
     assert saved_config(run) == (slug, build_config(slug, out=run, **whole.settings))
 
     exported = AutoModelForCausalLM.from_pretrained(run / "model")
-    shipped = AutoModelForCausalLM.from_pretrained(etude.models.language.model_folder("tiny"))
+    shipped = AutoModelForCausalLM.from_pretrained(etude.models.language.model_folder(whole.settings.get("model", "tiny")))
     moved = [float((a - b).detach().abs().max()) for a, b in zip(exported.parameters(), shipped.parameters(), strict=True)]
     assert max(moved) > 0
     assert len(AutoTokenizer.from_pretrained(run / "model")) == exported.config.vocab_size

@@ -18,11 +18,14 @@ from safetensors.torch import load_file
 import etude
 from etude.cards import listings
 from etude.errors import InputError, MissingExtra
+from etude.method import get_method
+from etude.picturing import PictureMethod
 from etude.run import Run, without_time
 from etude.settings import build_config
 from etude.settings_file import saved_config
 
-METHODS = [listing.card.slug for listing in listings() if listing.card.family == "images"]
+METHODS = [listing.card.slug for listing in listings() if listing.card.family == "images" and issubclass(get_method(listing.card.slug), PictureMethod)]
+"""The method of this family that updates a language model is looked at with those that do."""
 SMALL: dict[str, Any] = {
     "batch": 2,
     "export": "last",
@@ -38,6 +41,7 @@ SMALL: dict[str, Any] = {
 OWN: dict[str, dict[str, Any]] = {
     "branchgrpo": {"denoising_steps": 4, "splits": (0, 1)},
     "sar": {"student_weight": 0.5, "stagger": "all"},
+    "selftok-pretrain": {"tokenizer_steps": 1, "renderer_steps": 1, "pool": 64, "code_width": 16, "width": 16, "layers": 1},
     "self-e": {"steps_measured": (1,), "longest": 1.0, "growing": 0.0, "fake_from": 0.5, "local": 0.2},
 }
 

@@ -20,11 +20,14 @@ from transformers.utils import logging
 from etude.config import LearnerConfig
 from etude.errors import InputError, MissingExtra
 from etude.models.engine import Engine
+from etude.models.suppression import suppress
 from etude.types import Message
 
 EMBEDDED = ("tiny", "smollm2")
 """Models that need no download: `tiny` ships with the package, `smollm2` with the extra of that name."""
 
+WRITE_PICTURES = {"tiny-selftok": "selftok", "tiny-flowmo": "flowmo", "tiny-spatial": "spatial"}
+"""Shipped models that write pictures as tokens (`etude.models.picture_language`), and the folder of each."""
 
 ADAPTER = "adapter_config.json"
 """The file that makes a folder one of a LoRA adapter; it names the model that the adapter belongs to."""
@@ -47,6 +50,12 @@ def model_folder(spec: str) -> str:
 
         return str(smollm2_folder())
     path = Path(spec).expanduser()
+    if spec in WRITE_PICTURES:
+        path = Path(__file__).parent.parent / "assets" / "tiny-images" / WRITE_PICTURES[spec]
+        if not path.is_dir():
+            raise InputError(
+                f"the model {spec!r} is missing from {path}; make it with `python scripts/train_tiny_images.py {WRITE_PICTURES[spec]}`, or install etude again"
+            )
     if path.is_dir():
         if not (path / "config.json").is_file() and not (path / ADAPTER).is_file():
             exported = path / "model" / "config.json"
@@ -130,6 +139,7 @@ class LanguageModel:
     def wrap(cls, model: Any, tokenizer: Any, *, name: str = "model", slots: int = 0, recommended_lr: float = 2e-6) -> LanguageModel:
         """Use a model and tokenizer that are loaded already."""
         _complete_tokenizer(tokenizer, name)
+        suppress(model, name)
         engine = Engine(model, tokenizer, eos_ids=_eos_ids(model, tokenizer), context_length=_context_length(model, tokenizer), slots=slots)
         return cls(name, model, tokenizer, engine, recommended_lr)
 

@@ -34,7 +34,8 @@ class PolicyObjective:
     `ratio(logprobs, old, mask)` and `surrogate(ratio, advantages, logprobs)` give the per-token loss. `correction(behaviour ratio, mask)`, where set,
     weighs it for the gap between sampler and learner. `divergence(logprobs, reference)` times `kl_coefficient` is added, in the same aggregation.
     `entropy_coefficient` times the entropy is taken off: the mean over all trained tokens of the optimiser batch, whatever the aggregation.
-    `clip_low` and `clip_high` only serve the clip statistic.
+    `clip_low` and `clip_high` only serve the clip statistic. `kl_to_old`: the divergence is from the policy at the start of the update, and no reference is asked for. With
+    one optimiser step an update it and its gradient are 0.
 
     Statistics are means over trained tokens, which were sampled from the policy at the start of the update, `old`, and not from the current one:
     `kl_old` estimates KL(old || pi) by r - 1 - log r with r = pi/old (k3 on samples of old); `kl_reference` estimates KL(pi || ref) by r (log pi - log ref),
@@ -52,10 +53,11 @@ class PolicyObjective:
     clip_low: float = 0.2
     clip_high: float = 0.2
     whole_units: bool = False
+    kl_to_old: bool = False
 
     @property
     def needs_reference(self) -> bool:
-        return self.kl_coefficient > 0
+        return self.kl_coefficient > 0 and not self.kl_to_old
 
     @property
     def differentiates_entropy(self) -> bool:
@@ -64,7 +66,7 @@ class PolicyObjective:
     @property
     def silent_without_advantage(self) -> bool:
         """True when a trajectory whose advantages are all 0 adds nothing to the loss or its gradient."""
-        return not self.needs_reference and not self.differentiates_entropy
+        return self.kl_coefficient == 0 and not self.differentiates_entropy
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, Statistics]:
         mask = batch.mask
@@ -80,12 +82,13 @@ class PolicyObjective:
             "kl_old": masked(k3(batch.old_logprobs, batch.logprobs), mask),
             "sampler_gap": masked((batch.old_logprobs - batch.behaviour_logprobs).abs(), mask),
         }
-        if self.needs_reference:
-            assert batch.reference_logprobs is not None
-            divergence = self.divergence(batch.logprobs, batch.reference_logprobs)
+        if self.kl_coefficient > 0:
+            reference = batch.old_logprobs if self.kl_to_old else batch.reference_logprobs
+            assert reference is not None
+            divergence = self.divergence(batch.logprobs, reference)
             loss = loss + self.kl_coefficient * divergence
             weight = token_ratio(batch.logprobs, batch.old_logprobs, mask)
-            statistics["kl_reference"] = masked(weight * k1(batch.logprobs, batch.reference_logprobs), mask)
+            statistics["kl_reference"] = masked(weight * k1(batch.logprobs, reference), mask)
         # where, not times: a masked position may hold anything, and infinity times zero is not zero.
         total = torch.where(mask > 0, loss * batch.weights, 0.0).sum()
         if batch.entropies is not None:

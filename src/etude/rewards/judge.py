@@ -20,6 +20,8 @@ def judge(trajectories: Iterable[Trajectory], task_set: TaskSet) -> None:
     A component that could not be judged is NaN; a reward that needs it is NaN too, which means unscorable.
     Raises InputError when a component that has a weight is missing, and when one is infinite: no mean over attempts would be finite.
     """
+    trajectories = list(trajectories)
+    task_set.prepare(trajectories)
     for trajectory in trajectories:
         components = dict(task_set.verify_trajectory(trajectory))
         components |= {name: float(trajectory.tags[name]) for name in sorted(TOOL_COUNTS & trajectory.tags.keys())}

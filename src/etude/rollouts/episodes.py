@@ -237,7 +237,8 @@ class Episodes:
         self._count(episode, completion)
         episode.writing = None
         episode.segments.append(Segment.from_completion(completion))
-        episode.stop_reason = completion.stop_reason
+        whole = completion.stop_reason == "length" and len(completion.tokens) == self.task_set.fixed_length
+        episode.stop_reason = "stop" if whole else completion.stop_reason
         if episode.environment is None:
             return None
         answer = episode.environment.step(completion.text)

@@ -19,7 +19,7 @@ class Around(TaskSet):
     def __init__(self, tasks: TaskSet) -> None:
         self.tasks = tasks
         self.name, self.stop = tasks.name, tasks.stop
-        self.max_new_tokens, self.max_turns = tasks.max_new_tokens, tasks.max_turns
+        self.max_new_tokens, self.max_turns, self.fixed_length = tasks.max_new_tokens, tasks.max_turns, tasks.fixed_length
         self.reward_weights, self.environment_weights = tasks.reward_weights, tasks.environment_weights
 
     def train_task(self, seed: int, index: int) -> Task:
@@ -27,6 +27,9 @@ class Around(TaskSet):
 
     def held_out(self) -> Sequence[Task]:
         return self.tasks.held_out()
+
+    def prepare(self, trajectories: Sequence[Trajectory]) -> None:
+        self.tasks.prepare(trajectories)
 
     def verify(self, task: Task, text: str) -> Mapping[str, float]:
         return self.tasks.verify(task, text)

@@ -52,11 +52,17 @@ class TaskSet(ABC):
     max_new_tokens: int = 64
     """Tokens a turn needs at most, when the user does not say."""
 
+    fixed_length: int = 0
+    """Tokens that every answer has, where all have as many: one that has them is whole, and not cut off. 0 where lengths differ."""
+
     stop: tuple[str, ...] = ()
     """Strings that end a turn besides the model's own end token."""
 
     max_turns: int = 1
     """Turns an episode takes at most; more than 1 only with an environment."""
+
+    def prepare(self, trajectories: Sequence[Trajectory]) -> None:
+        """Hear of attempts that will be judged next, one by one: for sets that can work on many at once. Nothing by default."""
 
     def verify_trajectory(self, trajectory: Trajectory) -> Mapping[str, float]:
         """Components of the judgement of a whole trajectory: by default those of its last turn.

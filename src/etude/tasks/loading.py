@@ -18,6 +18,7 @@ KINDS = (
     "a built-in family (arithmetic, or arithmetic:terms=4 for harder tasks), a JSONL file (or train.jsonl,test.jsonl), gym:NAME for a reasoning-gym data set, "
     "textworld:FILE.z8,FILE.z8 (or a folder) for text adventures, "
     "scienceworld:NAME,NAME for experiments in ScienceWorld, "
+    "pictures for pictures to write as visual tokens, "
     "repos:FOLDER or swebench:FILE.jsonl,CLONES for repositories with a fault, humaneval:FILE.jsonl for functions to write, "
     "or file.py:Class for a TaskSet of your own"
 )
@@ -143,6 +144,10 @@ def _named(spec: str, *, judged_elsewhere: bool) -> TaskSet:
         from etude.tasks.humaneval import HumanEval
 
         return HumanEval.parse(spec.removeprefix("humaneval:"))
+    if spec.partition(":")[0] == "pictures":
+        from etude.tasks.pictures import PictureTasks
+
+        return _family("pictures", PictureTasks, spec.partition(":")[2])
     if ".py:" in spec:
         return _own(spec)
     if ".jsonl" in spec.lower():

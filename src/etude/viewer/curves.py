@@ -33,6 +33,7 @@ def main_charts(record: RunRecord) -> list[DrawnChart]:
         _exploitation(record),
         *_balance(record),
         *_search(record),
+        *_by_token(record),
         _over_steps(record, "Entropy", "nats per token", {"rollout/entropy": "rollouts", "eval/entropy": "held-out"}, from_zero=True),
         _over_steps(record, "KL to the start", "nats per token, on held-out tasks", {"eval/kl_to_start": "KL"}, from_zero=True),
     ]
@@ -112,6 +113,34 @@ def _search(record: RunRecord) -> list[Chart]:
         _over_steps(record, "The agent that would be taken", "by the search’s own trials", best, share=True),
         _over_steps(record, "Agents", "in the archive, and changes that gave none", {"search/agents": "agents", "search/failed_changes": "failed"}),
     ]
+
+
+def _by_token(record: RunRecord) -> list[Chart]:
+    """Of pictures that are written as tokens: how open each token is, at the first and the last evaluation, and what of a picture some tokens alone keep, at the last."""
+    kept = {"tokens/psnr_first": "the first tokens alone", "tokens/psnr_last": "the last ones alone"}
+    known = [(name, label) for name, label in kept.items() if _places(record, name)]
+    rate = [_by_place(record, name, record.series(f"{name}@{_places(record, name)[0]}")[0][-1], label) for name, label in known]
+    charts = [Chart("Reconstruction by rate", "decibels (PSNR) of held-out pictures, by how many of their tokens are kept", rate, number, x_name="tokens")]
+    openness = {
+        "tokens/entropy": ("Entropy by token", "nats, along the tokens of a picture, while drawing"),
+        "tokens/surprise": ("Surprise by token", "nats, of the tokens of held-out pictures under the language model"),
+    }
+    for name, (title, note) in openness.items():
+        places = _places(record, name)
+        steps = record.series(f"{name}@{places[0]}")[0] if places else []
+        lines = [_by_place(record, name, step, f"step {step}") for step in dict.fromkeys([*steps[-1:], *steps[:1]])]
+        charts.append(Chart(title, note, lines, number, from_zero=True, x_name="token"))
+    return charts
+
+
+def _places(record: RunRecord, name: str) -> list[int]:
+    """The numbers behind the @ of a metric's names, in order."""
+    return sorted(int(n.rpartition("@")[2]) for n in record.names if n.startswith(f"{name}@"))
+
+
+def _by_place(record: RunRecord, name: str, step: int, label: str) -> Line:
+    places = _places(record, name)
+    return Line(label, [float(place) for place in places], [measured(record, f"{name}@{place}", step)[0] for place in places])
 
 
 def _rewards(record: RunRecord) -> dict[str, str]:
