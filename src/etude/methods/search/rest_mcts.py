@@ -1,0 +1,218 @@
+"""ReST-MCTS*: search for solutions led by a value model, and train both the policy and the value model on what was found (arXiv:2406.03816).
+
+Whoever keeps every attempt with a right answer learns wrong ways that ended right by luck. Here attempts are steps of a tree search. A value model says after each step how
+good the partial solution is, so that tokens go where a sound solution is likely; and of a tree whose ends are judged, each step's value follows: how far it is from a
+right answer, and whether it leads to one at all. So final answers alone give a target for every step. Each round searches with the policy and the value model of now,
+trains the value model on the values of all trees with a right end, and the policy on the right solution of each task that had the highest value.
+
+Differs from ReST-EM in how attempts are made, and in which of the right ones are learnt. `--gather samples` makes plain attempts in place of the search, and `--targets
+shuffled` deals a tree's values out to other steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from etude.config import AtLeastOne, Count, JudgeConfig, Share
+from etude.curation import rewarded, with_origin
+from etude.errors import InputError
+from etude.iterated import IteratedConfig, IteratedImitation, RoundConfig
+from etude.method import State, register
+from etude.models.value_model import ValueModel
+from etude.rewards import judge
+from etude.rewards.judges import open_judge
+from etude.rollouts import EpisodeRequest
+from etude.search.mcts_star import StepSearch
+from etude.search.solved import SolvedCritic
+from etude.search.step_settings import StepSearchConfig, ValueConfig
+from etude.search.steps import StepWriter, step_params
+from etude.search.tree import Tree
+from etude.search.value_targets import Targets, judged_ends, merged, readings, split_tokens, targets_of
+from etude.tasks.first_error import FLAWLESS, planted, split_steps
+from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
+
+VALUE = "value"
+"""Tag of an attempt: what the value model made of it. Also what its tensors are called by in a checkpoint, and its folder beside the exported policy."""
+AT_ONCE = 64
+"""Trees that grow side by side."""
+
+
+@dataclass
+class ReSTMCTSConfig(IteratedConfig):
+    """Options of ReST-MCTS*."""
+
+    group_size: AtLeastOne = 8
+    """Plain attempts at a task, where the value model is first taught by attempts, and with `--gather samples`."""
+    round: RoundConfig = field(default_factory=lambda: RoundConfig(rounds=2, start_from="newest"))
+    search: StepSearchConfig = field(default_factory=StepSearchConfig)
+    value: ValueConfig = field(default_factory=ValueConfig)
+    judging: JudgeConfig = field(default_factory=lambda: JudgeConfig(judge_tokens=64))
+    gather: Literal["search", "samples"] = "search"
+    """How a round's solutions are found: by search, or as plain attempts."""
+    value_seed: Literal["attempts", "demonstrations", "none"] = "attempts"
+    """What teaches the value model before the first search: judged plain attempts at other tasks; the task set's demonstrations, each beside one with a wrong step; or
+    nothing, for a value model that was trained before."""
+    seed_tasks: Count = 0
+    """Tasks that this is made from (0: as many as --tasks-per-round)."""
+    targets: Targets = "tree"
+    """Values that the value model learns: by the whole tree; from one right solution of it (`trace`); or, as controls, shuffled among its steps, or drawn (`chance`)."""
+    right_above: float = 0.5
+    """A solution with a reward above this is right."""
+    keep_value: Share = 0.2
+    """Imitate right solutions with a value from this on (0: whatever the value)."""
+    keep_length: Count = 0
+    """Imitate right solutions of so many characters at least; the paper's code has 50."""
+    keep_per_task: Count = 1
+    """Solutions of one task to imitate at most, those with the highest values (0: all)."""
+
+
+@register(
+    slug="rest-mcts",
+    name="ReST-MCTS*",
+    family="search",
+    paper="2406.03816",
+    title="ReST-MCTS*: LLM Self-Training via Process Reward Guided Tree Search",
+    summary="searches solutions step by step with a value model, and trains both on the trees",
+    config=ReSTMCTSConfig,
+    rollouts="tree",
+)
+class ReSTMCTS(IteratedImitation):
+    """Rounds of: search, learn values, imitate the best right solutions."""
+
+    config: ReSTMCTSConfig
+
+    # Before the first step
+
+    def setup(self) -> None:
+        super().setup()
+        config = self.config
+        self.step_params = step_params(self.task_set, self.params, delimiter=config.search.delimiter, step_tokens=config.search.step_tokens)
+        self.delimiter = self.step_params.stop[0]
+        task = self.task_set.train_task(self.run.seed, 0)
+        if config.value_seed == "demonstrations" and (task.answer is None or self.task_set.demonstration(task, 0) is None):
+            raise InputError(f"--value-seed demonstrations: {self.task_set.name} has no worked answers; expected tasks that have, or --value-seed attempts")
+        self.value = ValueModel.open(config.value, self.policy, self.run.ledger)
+        self.critic: SolvedCritic | None = None
+        if config.search.critic != "off":
+            self.critic = SolvedCritic(open_judge(config.judging, self.policy, self.run.ledger), hints=config.search.critic == "common")
+        self.trees: list[tuple[Tree, list[int]]] = []
+        """Of this round, with the nodes that attempts end in, group by group."""
+
+    # One round
+
+    def examples(self, tasks: Sequence[Task]) -> tuple[list[Trajectory], Metrics]:
+        seeded = self.teach_values() if self.round == 1 else {}
+        groups, metrics = self.attempted(tasks)
+        learnt = self.learn_values(groups, "values")
+        kept = self.kept(groups)
+        return kept, seeded | metrics | learnt | {"round/tasks_kept": float(len({t.task.id for t in kept}))} | self.audited(kept)
+
+    def collect(self, tasks: Sequence[Task]) -> list[Group]:
+        """Judged solutions of each task, valued, with the trees that they are the ends of."""
+        self.trees = []
+        groups: list[Group] = []
+        for at in range(0, len(tasks), AT_ONCE):
+            groups += self.searched(tasks[at : at + AT_ONCE], at) if self.config.gather == "search" else self.sampled(tasks[at : at + AT_ONCE], at)
+        return groups
+
+    def searched(self, tasks: Sequence[Task], first: int) -> list[Group]:
+        """Solutions that trees end in. first: the number of the first task among the round's."""
+        run = self.run
+        with StepWriter(self.policy, self.step_params, run.ledger) as writer:
+            search = StepSearch(writer, self.value, self.config.search, stream=lambda *parts: run.stream(run.step, "search", first, *parts), critic=self.critic)
+            trees = search.plant(tasks, lambda place: run.rng(run.step, "ties", first, place))
+            search.grow(trees)
+        groups = []
+        for task, grown in zip(tasks, trees, strict=True):
+            found = search.solutions(grown)
+            for sample, (node, attempt) in enumerate(found):
+                attempt.sample, attempt.tags[VALUE] = sample, node.own.value
+            groups.append(Group(task.id, [attempt for _, attempt in found], {"tokens": grown.tokens}))
+            self.trees.append((grown.tree, [node.number for node, _ in found]))
+        judge(trajectories_of(groups), self.task_set)
+        if first == 0 and run.config.save_trajectories:
+            view = trees[0].tree.view(lambda node: f"{node.state['text']!r} first {node.own.value:.2f}" if node.parent is not None else "task")
+            run.save_trees(run.step, [{"task_id": tasks[0].id, "prompt": tasks[0].prompt, "answer": tasks[0].answer, "view": view}])
+        return groups
+
+    def sampled(self, tasks: Sequence[Task], first: int, name: str = "sample") -> list[Group]:
+        """Plain attempts, laid over each other as a tree for each task."""
+        requests = [(task, i, self.run.stream(self.run.step, name, first, task.id, i)) for task in tasks for i in range(self.config.group_size)]
+        attempts = self.attempt([EpisodeRequest(*request) for request in requests])
+        judge(attempts, self.task_set)
+        values = self.value.values([t.prompt for t in attempts], [t.tokens for t in attempts]) if name == "sample" else [0.0] * len(attempts)
+        for attempt, value in zip(attempts, values, strict=True):
+            attempt.tags[VALUE] = value
+        groups = [Group(task.id, attempts[i * self.config.group_size : (i + 1) * self.config.group_size]) for i, task in enumerate(tasks)]
+        for group in groups:
+            rows = [split_tokens(self.policy, t.tokens, self.delimiter) for t in group.trajectories]
+            self.trees.append(merged(group.trajectories[0].prompt, rows))
+        return groups
+
+    def learn_values(self, groups: Sequence[Group], name: str) -> Metrics:
+        """Train the value model on the trees of some judged groups."""
+        random = self.run.rng(name, self.round)
+        found: list[Trajectory] = []
+        for (tree, ends), group in zip(self.trees, groups, strict=True):
+            right = judged_ends(ends, group.trajectories, self.config.right_above)
+            found += readings(tree, targets_of(tree, right, self.config.targets, random))
+        return self.value.fit(found, random)
+
+    def teach_values(self) -> Metrics:
+        """What the value model learns before the first search."""
+        config = self.config
+        if config.value_seed == "none":
+            return {}
+        tasks = self.curriculum.next(config.seed_tasks or config.round.tasks_per_round)
+        self.trees = []
+        groups = self.sampled(tasks, 0, "value seed") if config.value_seed == "attempts" else [self.demonstrated(task) for task in tasks]
+        return {f"seed/{name.removeprefix('value/')}": value for name, value in self.learn_values(groups, "value seed").items()}
+
+    def demonstrated(self, task: Task) -> Group:
+        """A demonstration, and beside it one that ends with a wrong step."""
+        random = self.run.rng("demonstration", task.id)
+        text = self.task_set.demonstration(task, random.getrandbits(62)) or ""
+        steps = text.split(self.delimiter)
+        flawed = planted(steps, random)
+        texts = [text]
+        if flawed is not None:
+            wrong = next(i for i, (a, b) in enumerate(zip(steps, flawed, strict=True)) if a != b)
+            texts.append(self.delimiter.join(flawed[: wrong + 1]) + self.delimiter)
+        prompt = self.policy.render(task.opening)
+        rows = [self.policy.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+        rows[0] = [*rows[0], self.policy.tokenizer.eos_token_id]
+        self.trees.append(merged(prompt, [split_tokens(self.policy, row, self.delimiter) for row in rows]))
+        return Group(task.id, [Trajectory(task, prompt, [], "environment", reward=float(i == 0)) for i in range(len(texts))])
+
+    def kept(self, groups: Sequence[Group]) -> list[Trajectory]:
+        """The solutions that are imitated: right ones with a value, the highest of each task first."""
+        config, found = self.config, []
+        for group in groups:
+            right = rewarded(group.trajectories, config.right_above)
+            good = [t for t in right if t.tags[VALUE] >= config.keep_value and len(t.last_text) >= config.keep_length]
+            best = sorted(good, key=lambda t: -t.tags[VALUE])
+            found += [with_origin(t, reward=t.reward, value=t.tags[VALUE]) for t in best[: config.keep_per_task or None]]
+        return found
+
+    def audited(self, kept: Sequence[Trajectory]) -> Metrics:
+        """Share of what is imitated that has a wrong step, where the task set can tell. Nothing is chosen by it."""
+        checked = [self.task_set.first_wrong_step(t.task, split_steps(t.last_text)) for t in kept]
+        return {"round/flawed": mean([float(first != FLAWLESS) for first in checked])} if checked and None not in checked else {}
+
+    # Saving
+
+    def state(self) -> State:
+        state = super().state()
+        return State(state.plain, state.tensors | {f"{VALUE}.{name}": tensor for name, tensor in self.value.state().items()})
+
+    def load_state(self, state: State) -> None:
+        super().load_state(state)
+        self.value.load_state({name.removeprefix(f"{VALUE}."): t for name, t in state.tensors.items() if name.startswith(f"{VALUE}.")})
+
+    def export(self, folder: Any) -> None:
+        """The policy, and the value model under `value`."""
+        super().export(folder)
+        self.value.save(Path(folder) / VALUE)
