@@ -112,6 +112,8 @@ class StepSearchMeasure:
             kind = way if way in ("mcts", "beam") else "samples"
             if kind not in made:
                 made[kind] = Made([], [], Ledger())
+                if self.values is not None:
+                    self.values.ledger = made[kind].spent
                 for at in range(0, len(tasks), AT_ONCE):
                     part, before = tasks[at : at + AT_ONCE], made[kind]
                     rows, tokens = self.sampled(part, before.spent) if kind == "samples" else self.searched(part, before.spent, beam=kind == "beam")

@@ -6,6 +6,7 @@ trained tokens mark places, and a value belongs to what stands before the place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from etude.config import LearnerConfig
 from etude.errors import InputError
@@ -29,13 +31,17 @@ ROLE = "value"
 """The role that its calls are counted under."""
 HEAD = "value_head.safetensors"
 """File with the linear layer, beside the backbone's."""
+NORM = 16.0
+"""Length of the vector that the linear layer reads."""
 PLACE = 0
 """Any token: it stands behind what is valued, and is not read."""
 NOBODY = Task("value", ())
 
 
 class StepValues(Protocol):
-    """Whoever values partial solutions."""
+    """Whoever values partial solutions, and counts in a ledger what that takes."""
+
+    ledger: Ledger
 
     def values(self, contexts: Sequence[Sequence[int]], steps: Sequence[Sequence[int]]) -> list[float]:
         """The value in [0, 1] of each context (prompt and earlier steps) with a further step, all as tokens."""
@@ -45,10 +51,11 @@ class StepValues(Protocol):
 class ChanceValues:
     """Values that say nothing: uniform in [0, 1], the same for the same tokens. What is left of a search whose values mean nothing."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, ledger: Ledger) -> None:
+        self.seed, self.ledger = seed, ledger
 
     def values(self, contexts: Sequence[Sequence[int]], steps: Sequence[Sequence[int]]) -> list[float]:
+        self.ledger.task_evaluations += len(steps)
         return [stream_key(self.seed, *context, -1, *step) / 2**63 for context, step in zip(contexts, steps, strict=True)]
 
 
@@ -107,7 +114,9 @@ class ValueModel:
 
     def read(self, logits_NV: Tensor) -> Tensor:
         """The value of each row of logits, [N, V] to [N], not cut to [0, 1]."""
-        return self.head(logits_NV.float()).squeeze(-1)
+        # Logits of all sizes, of vocabularies of all sizes: their spread and number are taken out, so that a step of the optimiser moves a value by as much.
+        size = logits_NV.shape[-1]
+        return self.head(layer_norm(logits_NV.float(), (size,)) * (NORM / math.sqrt(size))).squeeze(-1)
 
     def values(self, contexts: Sequence[Sequence[int]], steps: Sequence[Sequence[int]]) -> list[float]:
         """The value in [0, 1] of each context with a further step. Equal contexts are read once."""

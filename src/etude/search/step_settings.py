@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from etude.config import AtLeastOne, Count, NonNegative, Share
+from etude.config import AtLeastOne, Count, JudgeConfig, NonNegative, Share
 from etude.search.mcts import Limits
 
 Way = Literal["mcts", "beam", "best-of-n", "votes", "weighted-votes"]
@@ -82,6 +82,7 @@ class StepSearchMeasureConfig:
     beam_width: AtLeastOne = 3
     """Partial solutions that `beam` goes on with."""
     search: StepSearchConfig = field(default_factory=StepSearchConfig)
+    judging: JudgeConfig = field(default_factory=lambda: JudgeConfig(judge_tokens=64))
     temperature: Annotated[float, Gt(0)] = 1.0
     """Temperature of what is written (0.7 in the paper)."""
     top_p: Annotated[float, Gt(0), Le(1)] = 1.0

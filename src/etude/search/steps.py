@@ -47,6 +47,8 @@ class StepWriter:
         self._kept: OrderedDict[Key, tuple[int, int, int]] = OrderedDict()
         """Of each place the sampler's request that ends there, how many tokens it has drawn, and what it takes."""
         self._bytes = 0
+        self._loose: set[int] = set()
+        """Requests that the sampler keeps, and that are neither kept nor dropped yet."""
 
     def __enter__(self) -> StepWriter:
         return self
@@ -54,6 +56,9 @@ class StepWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for key in list(self._kept):
             self.forget(key)
+        for request in self._loose:
+            self.policy.sampler.release(request)
+        self._loose.clear()
 
     def write(self, asked: Sequence[Ask]) -> list[list[Completion]]:
         """The steps of each ask, all drawn in one batch. Raises NonFiniteError where log-probabilities are not finite."""
@@ -61,6 +66,7 @@ class StepWriter:
         before = sampler.clock.copy()
         rows = [[self._begin(ask, stream) for stream in ask.streams] for ask in asked]
         waiting = {ident for row in rows for ident in row}
+        self._loose |= waiting
         done: dict[int, Completion] = {}
         while waiting:
             for event in sampler.step():
@@ -81,6 +87,7 @@ class StepWriter:
         """Remember the place that a step led to, under a key."""
         self.forget(key)
         size = self.policy.sampler.plan.bytes_per_token * (len(completion.prompt) + len(completion.tokens))
+        self._loose.discard(completion.request)
         self._kept[key] = (completion.request, len(completion.tokens), size)
         self._bytes += size
         while self._bytes > self.kept_bytes and len(self._kept) > 1:
@@ -89,6 +96,7 @@ class StepWriter:
     def drop(self, completions: Sequence[Completion]) -> None:
         """Let go of steps that are not kept."""
         for completion in completions:
+            self._loose.discard(completion.request)
             self.policy.sampler.release(completion.request)
 
     def forget(self, key: Key) -> None:

@@ -23,7 +23,6 @@ from etude.iterated import IteratedConfig, IteratedImitation, RoundConfig
 from etude.method import State, register
 from etude.models.value_model import ValueModel
 from etude.rewards import judge
-from etude.rewards.judges import open_judge
 from etude.rollouts import EpisodeRequest
 from etude.search.mcts_star import StepSearch
 from etude.search.solved import SolvedCritic
@@ -97,7 +96,7 @@ class ReSTMCTS(IteratedImitation):
         self.value = ValueModel.open(config.value, self.policy, self.run.ledger)
         self.critic: SolvedCritic | None = None
         if config.search.critic != "off":
-            self.critic = SolvedCritic(open_judge(config.judging, self.policy, self.run.ledger), hints=config.search.critic == "common")
+            self.critic = SolvedCritic.of(config.judging, self.policy, self.run.ledger, hints=config.search.critic == "common")
         self.trees: list[tuple[Tree, list[int]]] = []
         """Of this round, with the nodes that attempts end in, group by group."""
 

@@ -14,7 +14,7 @@ from etude.types import Task
 
 
 class RegisterChain(GeneratedTaskSet):
-    """'mod 5: 3 +4 *2 +1' -> '3+4=2', '2*2=4', '4+1=0', 'answer: 0'.
+    """'mod 5: 3 +4*2+1' -> '3+4=2', '2*2=4', '4+1=0', 'answer: 0'.
 
     A chance answer is right one time in `modulus`, and so is one at the end of a way with several wrong steps (flawed positives). No factor is 0, so that a single wrong
     step is never forgotten.
@@ -40,7 +40,7 @@ class RegisterChain(GeneratedTaskSet):
         value = start
         for symbol, number in chain:
             value = self._applied(value, symbol, number)
-        prompt = f"mod {self.modulus}: {start} {' '.join(f'{symbol}{number}' for symbol, number in chain)}"
+        prompt = f"mod {self.modulus}: {start} {''.join(f'{symbol}{number}' for symbol, number in chain)}"
         return Problem(key=f"{self.name} {prompt}", prompt=prompt, answer=str(value), info={"start": start, "chain": chain})
 
     def work(self, task: Task, random: Random, slips: float) -> tuple[list[str], str]:
