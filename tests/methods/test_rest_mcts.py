@@ -9,6 +9,7 @@ import pytest
 
 from etude.config import RunConfig
 from etude.errors import InputError
+from etude.evals.soundness import audited
 from etude.method import get_method
 from etude.methods.search.rest_mcts import VALUE
 from etude.models.language import LanguageModel
@@ -42,7 +43,7 @@ def ready(folder: Path, tasks: str | TaskSet = "register-chain", **settings: Any
 
 
 def solution(task: Task, text: str, reward: float, value: float) -> Trajectory:
-    return Trajectory(task, [1], [Segment([2], "policy", text, trained=True)], "eos", reward=reward, tags={VALUE: value})
+    return Trajectory(task, [1], [Segment([2], "policy", text, trained=True)], "eos", rewards={"correct": reward}, reward=reward, tags={VALUE: value})
 
 
 def test_the_right_solution_with_the_highest_value_is_imitated_and_audited(tmp_path: Path) -> None:
@@ -54,10 +55,10 @@ def test_the_right_solution_with_the_highest_value_is_imitated_and_audited(tmp_p
     kept = method.kept([Group(task.id, attempts)])
     assert [t.last_text for t in kept] == [sound]
     assert kept[0].tags["origin"] == {"reward": 1.0, "value": 0.7}
-    assert method.audited(kept) == {"round/flawed": 0.0}
+    assert audited(method.task_set, kept) == {"round/flawed": 0.0}
     both = ready(tmp_path / "both", keep_per_task=0).kept([Group(task.id, attempts)])
     assert [t.last_text for t in both] == [sound, lucky]
-    assert method.audited(both) == {"round/flawed": 0.5}
+    assert audited(method.task_set, both) == {"round/flawed": 0.5}
     assert ready(tmp_path / "high", keep_value=0.8).kept([Group(task.id, attempts)]) == []
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from etude.config import AtLeastOne, Count, JudgeConfig, Share
 from etude.curation import rewarded, with_origin
 from etude.errors import InputError
+from etude.evals.soundness import audited
 from etude.iterated import IteratedConfig, IteratedImitation, RoundConfig
 from etude.method import State, register
 from etude.models.value_model import ValueModel
@@ -30,8 +31,8 @@ from etude.search.step_settings import StepSearchConfig, ValueConfig
 from etude.search.steps import StepWriter, step_params
 from etude.search.tree import Tree
 from etude.search.value_targets import Targets, judged_ends, merged, readings, split_tokens, targets_of
-from etude.tasks.first_error import FLAWLESS, planted, split_steps
-from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
+from etude.tasks.first_error import planted
+from etude.types import Group, Metrics, Task, Trajectory, trajectories_of
 
 VALUE = "value"
 """Tag of an attempt: what the value model made of it. Also what its tensors are called by in a checkpoint, and its folder beside the exported policy."""
@@ -107,7 +108,7 @@ class ReSTMCTS(IteratedImitation):
         groups, metrics = self.attempted(tasks)
         learnt = self.learn_values(groups, "values")
         kept = self.kept(groups)
-        return kept, seeded | metrics | learnt | {"round/tasks_kept": float(len({t.task.id for t in kept}))} | self.audited(kept)
+        return kept, seeded | metrics | learnt | {"round/tasks_kept": float(len({t.task.id for t in kept}))} | audited(self.task_set, kept)
 
     def collect(self, tasks: Sequence[Task]) -> list[Group]:
         """Judged solutions of each task, valued, with the trees that they are the ends of."""
@@ -195,11 +196,6 @@ class ReSTMCTS(IteratedImitation):
             best = sorted(good, key=lambda t: -t.tags[VALUE])
             found += [with_origin(t, reward=t.reward, value=t.tags[VALUE]) for t in best[: config.keep_per_task or None]]
         return found
-
-    def audited(self, kept: Sequence[Trajectory]) -> Metrics:
-        """Share of what is imitated that has a wrong step, where the task set can tell. Nothing is chosen by it."""
-        checked = [self.task_set.first_wrong_step(t.task, split_steps(t.last_text)) for t in kept]
-        return {"round/flawed": mean([float(first != FLAWLESS) for first in checked])} if checked and None not in checked else {}
 
     # Saving
 
