@@ -21,13 +21,15 @@ def step_search(seed: int, settings: Mapping[str, Any], budget: str) -> dict[str
     """Measures of a run of `settings["method"]` on `settings["tasks"]`, after `warm_steps` steps of imitation of `settings["warm_tasks"]`.
 
     `pass_rate`, `sound`: held-out accuracy at temperature 1, and the share of attempts that are right by right steps alone; with `_first` before the run. `flawed`: share of
-    what was imitated that has a wrong step, as the mean over rounds. `generated`: thousands of tokens that the policy wrote. With `searched_tasks` above 0, of the policy that
-    the run began with and the run's value model at its end: `search_WAY`, `search_WAY_sound`, `search_WAY_tokens`, on so many held-out tasks with `searched_tokens` each.
+    what was imitated that has a wrong step, as the mean over rounds. `generated`: thousands of tokens that the policy wrote. With `searched_tasks` above 0, and a run that
+    trains a value model, of the policy that the run began with and the value model of its end: `search_WAY`, `search_WAY_sound` and `search_WAY_tokens`, on so many held-out
+    tasks with `searched_tokens` each.
     """
     own = {name: value for name, value in settings.items() if name not in SEARCHED}
     with started_warm(seed, {**own, "export": "last"}, budget) as (start, run):
         record = Record(run.metrics(), Budget.parse(budget), name=f"{settings['method']}, seed {seed}")
-        found = searched(start, run.folder / "model" / "value", settings, seed) if settings.get("searched_tasks") else {}
+        values = run.folder / "model" / "value"
+        found = searched(start, values, settings, seed) if settings.get("searched_tasks") and values.is_dir() else {}
     measures: dict[str, Measure] = {"generated": Spent("generated_tokens"), "flawed": Average("round/flawed", last=1.0)}
     for name, metric in {"pass_rate": "eval/pass@1", "sound": "eval/sound"}.items():
         measures |= {f"{name}_first": First(metric), name: Final(metric)}
