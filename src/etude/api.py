@@ -199,10 +199,12 @@ def step_search(
         raise InputError(f"the task set {task_set.name} has no held-out tasks; expected at least one to measure on")
     shared = {name: getattr(config, name) for name in ("tasks", "reward", "device", "dtype", "slots")}
     policy = load_policy(model, MeasureConfig(**shared)) if isinstance(model, (str, Path)) else model
+    own = Path(model) / MODEL / "value" if isinstance(model, (str, Path)) else None
+    named = config.value_model or (str(own) if own is not None and own.is_dir() else None)
     values = None
-    if config.value_model is not None:
-        chance = config.value_model == "chance"
-        values = ChanceValues(config.seed, Ledger()) if chance else ValueModel.open(ValueConfig(value_model=config.value_model), policy, Ledger())
+    if named is not None:
+        given = ValueConfig(value_model=named)
+        values = ChanceValues(config.seed, Ledger()) if named == "chance" else ValueModel.open(given, policy, Ledger(), trained=True)
     params = SamplingParams(config.max_new_tokens or task_set.max_new_tokens, config.temperature, config.top_p, config.top_k, tuple(task_set.stop))
     critic = None
     if config.search.critic != "off":

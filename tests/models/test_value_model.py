@@ -47,3 +47,5 @@ def test_values_have_to_fit_the_steps() -> None:
         reading(PROMPT, [GOOD], [0.5])
     with pytest.raises(InputError, match="no model folder"):
         ValueModel.open(ValueConfig(value_model="./nowhere"), POLICY, Ledger())
+    with pytest.raises(InputError, match="has no value_head"):
+        ValueModel.open(ValueConfig(value_model="tiny"), POLICY, Ledger(), trained=True)

@@ -109,7 +109,7 @@ class StepSearchMeasure:
         made: dict[str, Made] = {}
         reports = []
         for way in ways:
-            kind = way if way in ("mcts", "beam") else "samples"
+            kind = "mcts" if way.startswith("mcts") else "beam" if way == "beam" else "samples"
             if kind not in made:
                 made[kind] = Made([], [], Ledger())
                 if self.values is not None:
@@ -175,10 +175,8 @@ class StepSearchMeasure:
 
     def chosen(self, way: Way, made: Made) -> WayReport:
         """The answers that a way gives, judged."""
-        if way == "votes" or way == "weighted-votes":
-            picked = [voted(row, self.task_set.answer_in, weighted=way != "votes") for row in made.rows]
-        else:
-            picked = [highest(row) for row in made.rows]
+        voting, answer_in = way.endswith("votes"), self.task_set.answer_in
+        picked = [voted(row, answer_in, weighted=way != "votes") if voting else highest(row) for row in made.rows]
         judge(picked, self.task_set)
         checked = [self.task_set.first_wrong_step(t.task, split_steps(t.last_text)) for t in picked]
         known = None not in checked

@@ -92,16 +92,21 @@ class ValueModel:
         self.learner = Learner(model, LearnerConfig(lr=config.value_lr), default_lr=backbone.recommended_lr)
 
     @classmethod
-    def open(cls, config: ValueConfig, policy: LanguageModel, ledger: Ledger) -> ValueModel:
-        """The value model that a configuration names, for a policy that is as it was at the start. Raises InputError for a model that cannot be used with it."""
+    def open(cls, config: ValueConfig, policy: LanguageModel, ledger: Ledger, *, trained: bool = False) -> ValueModel:
+        """The value model that a configuration names, for a policy that is as it was at the start.
+
+        Raises InputError for a model that cannot be used with it; with `trained`, also for one that was never trained to value.
+        """
+        head = Path(config.value_model).expanduser() / HEAD
+        if trained and not head.is_file():
+            raise InputError(f"--value-model {config.value_model} has no {HEAD}; expected a folder that `etude train rest-mcts` wrote: RUN/model/value")
         if config.value_model == "start":
-            trained = [name for name, p in policy.model.named_parameters() if p.requires_grad]
-            return cls(policy.copy(f"the value model of {policy.name}"), config, ledger, train=trained)
+            train = [name for name, p in policy.model.named_parameters() if p.requires_grad]
+            return cls(policy.copy(f"the value model of {policy.name}"), config, ledger, train=train)
         backbone = LanguageModel.load(config.value_model, device=str(policy.device))
         if backbone.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
             raise InputError(f"--value-model {config.value_model} has other tokens than {policy.name}; expected a model with the same tokenizer, or start")
         model = cls(backbone, config, ledger)
-        head = Path(config.value_model).expanduser() / HEAD
         if head.is_file():
             model.head.load_state_dict(load_file(head))
         return model

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le
 from etude.config import AtLeastOne, Count, JudgeConfig, NonNegative, Share
 from etude.search.mcts import Limits
 
-Way = Literal["mcts", "beam", "best-of-n", "votes", "weighted-votes"]
+Way = Literal["mcts", "mcts-votes", "beam", "best-of-n", "votes", "weighted-votes"]
 
 
 @dataclass
@@ -75,10 +75,11 @@ class StepSearchMeasureConfig:
     tasks_limit: AtLeastOne = 100
     """Held-out tasks at most."""
     ways: tuple[Way, ...] = ("mcts", "beam", "best-of-n", "votes", "weighted-votes")
-    """Ways to spend the tokens: MCTS*; tree of thoughts, breadth first (`beam`); and whole solutions, of which the one with the highest value is taken, the most common
-    answer, or the answer with the largest sum of values."""
+    """Ways to spend the tokens: MCTS*, or of its solutions the answer with the largest sum of values (`mcts-votes`); tree of thoughts, breadth first (`beam`); and whole
+    solutions, of which the one with the highest value is taken, the most common answer, or the answer with the largest sum of values."""
     value_model: str | None = None
-    """Who values partial solutions: a folder that `etude train rest-mcts` wrote (RUN/model/value), or `chance`. Needed by all ways but `votes`."""
+    """Who values partial solutions: a folder that `etude train rest-mcts` wrote (RUN/model/value, which is found where RUN is the model), or `chance`. All ways but `votes`
+    need one."""
     beam_width: AtLeastOne = 3
     """Partial solutions that `beam` goes on with."""
     search: StepSearchConfig = field(default_factory=StepSearchConfig)
