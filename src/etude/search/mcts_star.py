@@ -188,7 +188,7 @@ class StepSearch:
     def _proposals(self, front: Sequence[Place]) -> list[list[Completion]]:
         """The different next steps of each node, of `branch` that are drawn."""
         config = self.config
-        found: list[dict[str, Completion]] = [{} for _ in front]
+        found: list[dict[tuple[str, bool], Completion]] = [{} for _ in front]
         missing = [config.branch] * len(front)
         for round_ in range(config.step_retries + 1):
             asked = [
@@ -203,10 +203,11 @@ class StepSearch:
                 search.tokens += sum(len(step.tokens) for step in steps)
                 for step in steps:
                     # The end of an answer may be nothing but its token.
-                    if step.text in found[place] or not (step.text.strip() or step.stop_reason == "eos"):
+                    over = step.stop_reason == "eos"
+                    if (step.text, over) in found[place] or not (step.text.strip() or over):
                         self.writer.drop([step])
                     else:
-                        found[place][step.text] = step
+                        found[place][step.text, over] = step
                         missing[place] -= 1
             if not any(missing):
                 break
@@ -218,8 +219,12 @@ class StepSearch:
         hint = node.state.get(HINT)
         if hint is None or self.critic is None:
             return context_of(path)
+        policy = self.writer.policy
+        told = [*policy.render(self.critic.hinted(self.tasks[search.place], hint)), *context_of(path[1:])]
+        if len(told) + 1 >= policy.context_length:
+            return context_of(path)
         self.writer.forget((search.place, node.number))
-        return [*self.writer.policy.render(self.critic.hinted(self.tasks[search.place], hint)), *context_of(path[1:])]
+        return told
 
     def _looked_ahead(self, front: Sequence[Place]) -> dict[tuple[int, int], float]:
         """The highest value on the way ahead of each node; what was written there is not kept."""
