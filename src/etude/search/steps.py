@@ -60,13 +60,13 @@ class StepWriter:
             self.policy.sampler.release(request)
         self._loose.clear()
 
-    def write(self, asked: Sequence[Ask]) -> list[list[Completion]]:
-        """The steps of each ask, all drawn in one batch. Raises NonFiniteError where log-probabilities are not finite."""
+    def write(self, asked: Sequence[Ask], *, keep: bool = True) -> list[list[Completion]]:
+        """The steps of each ask, all drawn in one batch. keep: they may be kept, until they are dropped. Raises NonFiniteError where log-probabilities are not finite."""
         sampler = self.policy.sampler
         before = sampler.clock.copy()
-        rows = [[self._begin(ask, stream) for stream in ask.streams] for ask in asked]
+        rows = [[self._begin(ask, stream, keep) for stream in ask.streams] for ask in asked]
         waiting = {ident for row in rows for ident in row}
-        self._loose |= waiting
+        self._loose |= waiting if keep else set()
         done: dict[int, Completion] = {}
         while waiting:
             for event in sampler.step():
@@ -113,14 +113,14 @@ class StepWriter:
         _, *others = self.params.stop
         return bool(others) and any(stop in str(self.policy.tokenizer.decode(completion.tokens, skip_special_tokens=True)) for stop in others)
 
-    def _begin(self, ask: Ask, stream: int) -> int:
+    def _begin(self, ask: Ask, stream: int, keep: bool) -> int:
         sampler = self.policy.sampler
         held = self._kept.get(ask.key)
         if held is None:
-            return sampler.add(Request(tuple(ask.context), self.params, stream=stream, keep=True))
+            return sampler.add(Request(tuple(ask.context), self.params, stream=stream, keep=keep))
         request, drawn, _ = held
         # The last token is fed again for its logits; handed over as given, it makes everything before the new step its prompt.
-        return sampler.fork(request, drawn - 1, append=[ask.context[-1]], stream=stream, params=self.params, keep=True)
+        return sampler.fork(request, drawn - 1, append=[ask.context[-1]], stream=stream, params=self.params, keep=keep)
 
 
 def step_params(task_set: TaskSet, params: SamplingParams, *, delimiter: str, step_tokens: int) -> SamplingParams:

@@ -30,10 +30,9 @@ from etude.rollouts import EpisodeRequest
 from etude.search.mcts_star import StepSearch
 from etude.search.solved import SolvedCritic
 from etude.search.step_settings import StepSearchConfig, ValueConfig
-from etude.search.steps import StepWriter, step_params
+from etude.search.steps import Ask, StepWriter, step_params
 from etude.search.tree import Tree
 from etude.search.value_targets import Targets, judged_ends, merged, readings, split_tokens, targets_of
-from etude.tasks.first_error import planted
 from etude.types import Group, Metrics, Task, Trajectory, trajectories_of
 
 VALUE = "value"
@@ -47,7 +46,7 @@ class ReSTMCTSConfig(IteratedConfig):
     """Options of ReST-MCTS*."""
 
     group_size: AtLeastOne = 8
-    """Plain attempts at a task, where the value model is first taught by attempts, and with `--gather samples`."""
+    """Plain attempts at a task, where the value model is first taught by attempts, and with `--gather samples`; steps drawn beside each of a demonstration's."""
     round: RoundConfig = field(default_factory=lambda: RoundConfig(rounds=2, start_from="newest"))
     search: StepSearchConfig = field(default_factory=StepSearchConfig)
     value: ValueConfig = field(default_factory=ValueConfig)
@@ -55,8 +54,8 @@ class ReSTMCTSConfig(IteratedConfig):
     gather: Literal["search", "samples"] = "search"
     """How a round's solutions are found: by search, or as plain attempts."""
     value_seed: Literal["attempts", "demonstrations", "none"] = "attempts"
-    """What teaches the value model before the first search: judged plain attempts at other tasks; the task set's demonstrations, each beside one with a wrong step; or
-    nothing, for a value model that was trained before."""
+    """What teaches the value model before the first search: judged plain attempts at other tasks; the task set's demonstrations, with the policy's own different steps beside
+    theirs as wrong ones; or nothing, for a value model that was trained before."""
     seed_tasks: Count = 0
     """Tasks that this is made from (0: as many as --tasks-per-round)."""
     targets: Targets = "tree"
@@ -251,24 +250,31 @@ class ReSTMCTS(IteratedImitation):
             return {}
         tasks = self.curriculum.next(config.seed_tasks or config.round.tasks_per_round)
         self.trees = []
-        groups = self.sampled(tasks, 0, "value seed") if config.value_seed == "attempts" else [self.demonstrated(task) for task in tasks]
+        groups = self.sampled(tasks, 0, "value seed") if config.value_seed == "attempts" else self.demonstrated(tasks)
         return {f"seed/{name.removeprefix('value/')}": value for name, value in self.learn_values(groups, "value seed").items()}
 
-    def demonstrated(self, task: Task) -> Group:
-        """A demonstration, and beside it one that ends with a wrong step."""
-        random = self.run.rng("demonstration", task.id)
-        text = self.task_set.demonstration(task, random.getrandbits(62)) or ""
-        steps = text.split(self.delimiter)
-        flawed = planted(steps, random)
-        texts = [text]
-        if flawed is not None:
-            wrong = next(i for i, (a, b) in enumerate(zip(steps, flawed, strict=True)) if a != b)
-            texts.append(self.delimiter.join(flawed[: wrong + 1]) + self.delimiter)
-        prompt = self.policy.render(task.opening)
-        rows = [self.policy.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
-        rows[0] = [*rows[0], self.policy.tokenizer.eos_token_id]
-        self.trees.append(merged(prompt, [split_tokens(self.policy, row, self.delimiter) for row in rows]))
-        return Group(task.id, [Trajectory(task, prompt, [], "environment", reward=float(i == 0)) for i in range(len(texts))])
+    def demonstrated(self, tasks: Sequence[Task]) -> list[Group]:
+        """Demonstrations, and beside each of their steps those that the policy would have written there and that are others: these count as wrong."""
+        run, policy, count = self.run, self.policy, self.config.group_size
+        groups: list[Group] = []
+        for first in range(0, len(tasks), AT_ONCE):
+            part = tasks[first : first + AT_ONCE]
+            prompts, shown, asked = [policy.render(task.opening) for task in part], list[list[list[int]]](), list[Ask]()
+            for task, prompt in zip(part, prompts, strict=True):
+                text = self.task_set.demonstration(task, run.stream("demonstration", task.id)) or ""
+                steps = split_tokens(policy, [*policy.tokenizer(text, add_special_tokens=False)["input_ids"], policy.tokenizer.eos_token_id], self.delimiter)
+                shown.append(steps)
+                for k in range(len(steps)):
+                    context = [*prompt, *(token for step in steps[:k] for token in step)]
+                    asked.append(Ask((task.id, k), context, [run.stream(run.step, "beside", task.id, k, i) for i in range(count)]))
+            with StepWriter(policy, self.step_params, run.ledger) as writer:
+                written = iter(writer.write(asked, keep=False))
+            for task, prompt, steps in zip(part, prompts, shown, strict=True):
+                beside = [[*steps[:k], step.tokens] for k in range(len(steps)) for step in next(written) if step.tokens != steps[k]]
+                self.trees.append(merged(prompt, [steps, *beside]))
+                rewards = [1.0, *(0.0 for _ in beside)]
+                groups.append(Group(task.id, [Trajectory(task, prompt, [], "environment", reward=reward) for reward in rewards]))
+        return groups
 
     def kept(self, groups: Sequence[Group]) -> list[Trajectory]:
         """The solutions that are imitated: right ones with a value, the highest of each task first."""
