@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from etude.config import AtLeastOne, Count, NonNegative, Share
 from etude.evals.passk import task_interval
@@ -154,7 +154,7 @@ class StudySettings(Chains):
 def study(settings: StudySettings) -> Findings:
     """Accuracy of each way by budget and noise, with values that mean nothing, by the length of chains, and by C."""
     middle, base = sorted(settings.budgets)[len(settings.budgets) // 2], settings.noises[0]
-    cases: list[tuple[Literal["noise", "length", "exploration"], str, str, float]] = []
+    cases: list[tuple[str, str, str, float]] = []
 
     def accuracy(way: str, chains: Chains, budget: int, noise: float | None, exploration: float = 0.1) -> float:
         values = ChanceValues(settings.seed, Ledger()) if noise is None else NoisyValues(chains, noise, settings.seed)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import AtLeastOne, Count, JudgeConfig, Share
 from etude.curation import rewarded, with_origin
+from etude.curation.examples import written as written_tokens
 from etude.errors import InputError
 from etude.evals.measures import Final
 from etude.evals.soundness import audited
@@ -267,7 +268,7 @@ class ReSTMCTS(IteratedImitation):
             prompts, shown, asked = [policy.render(task.opening) for task in part], list[list[list[int]]](), list[Ask]()
             for task, prompt in zip(part, prompts, strict=True):
                 text = self.task_set.demonstration(task, run.stream("demonstration", task.id)) or ""
-                steps = split_tokens(policy, [*policy.tokenizer(text, add_special_tokens=False)["input_ids"], policy.tokenizer.eos_token_id], self.delimiter)
+                steps = split_tokens(policy, written_tokens(policy, text), self.delimiter)
                 shown.append(steps)
                 for k in range(len(steps)):
                     context = [*prompt, *(token for step in steps[:k] for token in step)]
