@@ -190,6 +190,6 @@ def study(settings: StudySettings) -> Findings:
                 rows.setdefault(case[1], {})[case[2]] = case[3]
         ways = list(dict.fromkeys(way for row in rows.values() for way in row))
         tables.append(Table(title, ["", *ways], [[name, *(percent(row[way]) for way in ways)] for name, row in rows.items()]))
-    half = max((high - low) / 2 for low, high in [task_interval([float(i % 2) for i in range(settings.questions)], 1)])
-    values = {"accuracy": {kind: {f"{name}, {way}": value for k, name, way, value in cases if k == kind} for kind in titles}, "half_interval": half}
+    low, high = task_interval([float(i % 2) for i in range(settings.questions)], 1)
+    values = {"accuracy": {kind: {f"{name}, {way}": value for k, name, way, value in cases if k == kind} for kind in titles}, "half_interval": (high - low) / 2}
     return Findings(values, tables)
