@@ -79,6 +79,16 @@ def test_a_round_grows_trees_that_the_value_model_learns_from(tmp_path: Path, mo
     assert "first" in next(iter(method.run.trees_log))["view"]
 
 
+def test_plain_attempts_take_the_place_of_demonstrations_and_of_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = ready(tmp_path, gather="samples", targets="trace", keep_value=0.0)
+    monkeypatch.setattr(method.task_set, "verify", lambda task, text: {"correct": 1.0, "format": 1.0})
+    examples, metrics = method.examples(method.round_tasks())
+    # Two attempts at each of three tasks for the value model, and again for the round; the value model reads those of the round alone.
+    assert (method.run.ledger.rollouts, method.run.ledger.model_calls["value"]) == (12, 6)
+    assert len(examples) == 3
+    assert metrics["seed/samples"] >= 3 * 2
+
+
 def test_input_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     bare = load_tasks("register-chain")
     bare.demonstration = lambda task, seed: None
