@@ -21,9 +21,9 @@ def step_search(seed: int, settings: Mapping[str, Any], budget: str) -> dict[str
     """Measures of a run of `settings["method"]` on `settings["tasks"]`, after `warm_steps` steps of imitation of `settings["warm_tasks"]`.
 
     `pass_rate`, `sound`: held-out accuracy at temperature 1, and the share of attempts that are right by right steps alone; with `_first` before the run. `flawed`: share of
-    what was imitated that has a wrong step, as the mean over rounds, 0 where nothing was. `generated`: thousands of tokens that the policy wrote. With `searched_tasks` above 0, and a run that
-    trains a value model, of the policy that the run began with and the value model of its end: `search_WAY`, `search_WAY_sound` and `search_WAY_tokens`, on so many held-out
-    tasks with `searched_tokens` each.
+    what was imitated that has a wrong step, as the mean over rounds, 0 where nothing was. `generated`: thousands of tokens that the policy wrote. With `searched_tasks`
+    above 0, and a run that trains a value model, of the policy that the run began with and the value model of its end: `search_WAY`, `search_WAY_sound` and
+    `search_WAY_tokens`, on so many held-out tasks with `searched_tokens` each.
     """
     own = {name: value for name, value in settings.items() if name not in SEARCHED}
     with started_warm(seed, {**own, "export": "last"}, budget) as (start, run):
