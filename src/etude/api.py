@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from etude.errors import EtudeError, InputError
 from etude.export import MODEL, export_model
 from etude.method import Method, get_method
 from etude.run import Run
+from etude.search.step_settings import StepSearchMeasureConfig, ValueConfig
 from etude.searching import SearchMethod
 from etude.settings import Source, build_config, check_config, merged, with_settings
 from etude.settings_file import check_resumable, file_config, saved_config, saved_form, tasks_title
@@ -23,6 +25,7 @@ from etude.viewer import LiveSearch, LiveTable, write_report
 if TYPE_CHECKING:
     from etude.evals.evaluate import Evaluation
     from etude.evals.self_correction import Report
+    from etude.evals.step_search import WayReport
     from etude.models.language import LanguageModel
 
 REPORT = "report.html"
@@ -165,6 +168,49 @@ def self_correction(model: str | Path | LanguageModel, config: SelfCorrectionCon
     shared = {name: getattr(config, name) for name in ("tasks", "reward", "device", "dtype", "slots")}
     policy = load_policy(model, MeasureConfig(**shared)) if isinstance(model, (str, Path)) else model
     return measure_self_correction(LocalResponder(policy), task_set, config, done=done)
+
+
+def step_search(
+    model: str | Path | LanguageModel, config: StepSearchMeasureConfig, *, done: Callable[[str, int], None] = lambda way, tasks: None
+) -> list[WayReport]:
+    """Spend the same tokens on every held-out question in several ways: what `etude eval MODEL --protocol search` does.
+
+    model: as of `evaluate`, except an endpoint: prefixes are gone on with inside the sampler. `done` hears of a way and how many tasks it has finished. Raises InputError
+    for whatever cannot be used.
+    """
+    import torch
+
+    from etude.evals.step_search import StepSearchMeasure
+    from etude.ledger import Ledger
+    from etude.models.remote import is_endpoint
+    from etude.models.sampling import SamplingParams
+    from etude.models.value_model import ChanceValues, ValueModel
+    from etude.search.solved import SolvedCritic
+    from etude.tasks.loading import load_tasks
+
+    check_config(config)
+    if is_endpoint(model, None):
+        raise InputError("an endpoint can't go on from the middle of an answer, and gives a value model nothing to read; expected a model that runs here")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    task_set = load_tasks(config.tasks, reward=config.reward, seed=config.seed)
+    tasks = list(task_set.held_out())[: config.tasks_limit]
+    if not tasks:
+        raise InputError(f"the task set {task_set.name} has no held-out tasks; expected at least one to measure on")
+    shared = {name: getattr(config, name) for name in ("tasks", "reward", "device", "dtype", "slots")}
+    policy = load_policy(model, MeasureConfig(**shared)) if isinstance(model, (str, Path)) else model
+    own = Path(model) / MODEL / "value" if isinstance(model, (str, Path)) else None
+    named = config.value_model or (str(own) if own is not None and own.is_dir() else None)
+    values = None
+    if named is not None:
+        given = ValueConfig(value_model=named)
+        values = ChanceValues(config.seed, Ledger()) if named == "chance" else ValueModel.open(given, policy, Ledger(), trained=True)
+    params = SamplingParams(config.max_new_tokens or task_set.max_new_tokens, config.temperature, config.top_p, config.top_k, tuple(task_set.stop))
+    critic = None
+    if config.search.critic != "off":
+        critic = partial(SolvedCritic.of, config.judging, policy, hints=config.search.critic == "common")
+    measure = StepSearchMeasure(policy, task_set, config.search, params, values, config.beam_width, critic, config.seed)
+    return measure.report(config.ways, tasks, done=done)
 
 
 def load_policy(model: str | Path, config: MeasureConfig) -> LanguageModel:

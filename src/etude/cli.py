@@ -140,8 +140,8 @@ def _search(given: list[str]) -> int:
 
 # eval
 
-PROTOCOLS = ("self-correction",)
-"""Ways of measuring that hold a conversation of their own."""
+PROTOCOLS = ("self-correction", "search")
+"""Ways of measuring that ask otherwise: again and again, or a step at a time."""
 
 
 def _eval(given: list[str]) -> int:
@@ -152,15 +152,20 @@ def _eval(given: list[str]) -> int:
     model, rest = leading(given)
     (out, protocol), rest = path_options(rest, "out", "protocol")
     if protocol is not None:
-        from etude.self_correction_command import self_correction_command
-
         if str(protocol) not in PROTOCOLS:
             raise InputError(f"there is no protocol {str(protocol)!r}.{nearest(str(protocol), PROTOCOLS)} Expected {', '.join(PROTOCOLS)}, or none")
+        if str(protocol) == "search":
+            from etude.step_search_command import step_search_command
+
+            return step_search_command(model, rest, out)
+        from etude.self_correction_command import self_correction_command
+
         return self_correction_command(model, rest, out)
     description = (
         "Measure MODEL on the held-out split of some tasks. MODEL: tiny, smollm2, a Hugging Face folder or hub id, a run's folder, a checkpoint's folder, or an "
         "OpenAI-compatible endpoint (http://host:port/v1#model, or openai:NAME with --base-url). --out FILE.json writes the numbers and every attempt to a file. "
-        "--protocol self-correction asks the same questions again and again instead, freely and by choosing among options; with --help it lists its own options."
+        "--protocol self-correction asks the same questions again and again instead, freely and by choosing among options; --protocol search spends the same tokens on every "
+        "question in several ways, tree search among them. With --help each lists its own options."
     )
     if model is None and not {"-h", "--help"} & set(rest):
         raise InputError("no model is named; expected one first, as in `etude eval tiny --tasks arithmetic`")

@@ -50,8 +50,8 @@ def spoken(messages: Sequence[Message]) -> list[Segment]:
 
 def test_the_families_that_there_are() -> None:
     expected = """
-        arithmetic calculator can-and-cannot check-and-fix column-sums commands compare countdown crafting keyed-shift lists max5 max5-flaws modular rating repair
-        small-programs strategies strings subset-target translation translation-judging two-views word-problems
+        arithmetic calculator can-and-cannot check-and-fix column-sums commands compare countdown crafting keyed-shift lists max5 max5-flaws modular rating
+        register-chain repair small-programs strategies strings subset-target translation translation-judging two-views word-problems
     """
     assert expected.split() == NAMES
     assert all(family(name).name == name for name in NAMES)

@@ -23,6 +23,11 @@ def soundness(task_set: TaskSet, trajectories: Sequence[Trajectory]) -> Metrics:
     return found | ({"flawed": mean([float(f != FLAWLESS) for f in first])} if right else {})
 
 
+def audited(task_set: TaskSet, kept: Sequence[Trajectory]) -> Metrics:
+    """`round/flawed`: share of the solutions that a round imitates that have a wrong step. Empty where the task set does not check steps, or nothing is right."""
+    return {f"round/{name}": value for name, value in soundness(task_set, kept).items() if name == "flawed"}
+
+
 def checks_steps(task_set: TaskSet, trajectories: Sequence[Trajectory]) -> bool:
     """Whether the task set says of steps which is the first wrong one."""
     return bool(trajectories) and task_set.first_wrong_step(trajectories[0].task, ["answer: 1"]) is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -257,17 +257,26 @@ class Learner:
 
         reference: `start` is the policy that the run began with, which is the reference too until `reset_reference`.
         """
+        model, switched = self._reference_model(start=reference == "start") if reference else (self.model, nullcontext())
+        with switched:
+            return self._of_trained(model, trajectories, lambda logits_NV, targets_N: token_logprobs(logits_NV, targets_N))
+
+    @torch.no_grad()
+    def readings(self, trajectories: Sequence[Trajectory], read: Callable[[Tensor], Tensor]) -> list[list[float]]:
+        """What `read` makes of the logits, [N, V] to [N], that predict each trajectory's trained tokens, in order."""
+        return self._of_trained(self.model, trajectories, lambda logits_NV, _: read(logits_NV))
+
+    def _of_trained(self, model: Any, trajectories: Sequence[Trajectory], value: Callable[[Tensor, Tensor], Tensor]) -> list[list[float]]:
+        """A value of each trained token, from the logits that predict it and the token itself."""
         check_trainable(trajectories)
         results: list[list[float]] = [[] for _ in trajectories]
         wanted = [i for i, t in enumerate(trajectories) if t.trained_length]
-        model, switched = self._reference_model(start=reference == "start") if reference else (self.model, nullcontext())
-        with switched:
-            for members in self._micro_batches(trajectories, wanted, None):
-                packed = self._pack(trajectories, members)
-                values = token_logprobs(self._logits(model, packed), packed.targets)
-                counts = [trajectories[i].trained_length for i in packed.members]
-                for index, part in zip(packed.members, values.split(counts), strict=True):
-                    results[index] = part.tolist()
+        for members in self._micro_batches(trajectories, wanted, None):
+            packed = self._pack(trajectories, members)
+            values = value(self._logits(model, packed), packed.targets)
+            counts = [trajectories[i].trained_length for i in packed.members]
+            for index, part in zip(packed.members, values.split(counts), strict=True):
+                results[index] = part.tolist()
         return results
 
     def freeze_reference(self) -> None:

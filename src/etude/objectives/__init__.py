@@ -14,6 +14,7 @@ from etude.objectives.ratio import (
     token_ratio,
     truncated_weight,
 )
+from etude.objectives.regression import RegressionObjective
 from etude.objectives.supervised import SupervisedObjective
 from etude.objectives.surrogate import clipped_surrogate, clipped_weight_surrogate, dual_clipped
 
@@ -25,6 +26,7 @@ __all__ = [
     "OneTokenObjective",
     "PolicyObjective",
     "PreferenceObjective",
+    "RegressionObjective",
     "Statistics",
     "SupervisedObjective",
     "TokenBatch",

@@ -104,6 +104,14 @@ class Tree:
                 self._open_from(self.nodes[number])
         return made
 
+    def finish(self, number: int) -> None:
+        """End the search at a node without children: nothing comes after it, as was found out only now. Raises InputError for one that has children."""
+        node = self.nodes[number]
+        if node.children:
+            raise InputError(f"node {number} of the tree has children; expected one that the search has not expanded")
+        node.terminal = True
+        self._close_from(node)
+
     def record(self, number: int, value: float) -> None:
         """Give a node a value of its own, and send it up to the root: each ancestor counts one more visit, on however many ways it is reached."""
         node = self.nodes[number]

@@ -16,6 +16,7 @@ from etude.claim import ON_TINY, Arm, Claim, Comparison, room_to_learn
 from etude.config import Count
 from etude.curation import capped, distinct, rewarded, with_origin
 from etude.evals.measures import AtBudget, gain
+from etude.evals.soundness import audited
 from etude.iterated import IteratedConfig, IteratedImitation
 from etude.method import register
 from etude.types import Metrics, Task, Trajectory, trajectories_of
@@ -69,7 +70,7 @@ class ReSTEM(IteratedImitation):
     def examples(self, tasks: Sequence[Task]) -> tuple[list[Trajectory], Metrics]:
         groups, metrics = self.attempted(tasks)
         kept = self.kept(trajectories_of(groups))
-        return kept, metrics | {"round/tasks_kept": float(len({t.task.id for t in kept}))}
+        return kept, metrics | {"round/tasks_kept": float(len({t.task.id for t in kept}))} | audited(self.task_set, kept)
 
     def kept(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """The attempts that are imitated."""
