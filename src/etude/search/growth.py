@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from etude.search.archive import Agent, Archive, Job, Trial, require_plain
+from etude.search.archive import Agent, Archive, Failure, History, Job, Trial, require_plain
 from etude.search.bandits import another_arm, dgm_weights, sharpness, thompson
 from etude.search.side_by_side import side_by_side
 from etude.search.tree import Statistics, Tree
@@ -136,23 +136,28 @@ def work_on(
     """
     begun = 0
 
-    def next_job() -> Job | None:
+    def next_job() -> tuple[Job, History] | None:
         nonlocal begun
         if begun == jobs or not room():
             return None
         job = rule.next(archive, share(), random("choose", archive.jobs + 1))
-        begun += job is not None
-        return job
+        if job is None:
+            return None
+        begun += 1
+        # What is known when it begins: what comes back while it runs must not depend on how long it takes.
+        return job, archive.history(job.node)
 
-    def work(job: Job) -> Agent | Trial | None:
+    def work(given: tuple[Job, History]) -> Agent | Failure | Trial | None:
+        job, history = given
         agent = archive.tree.nodes[job.node].state
         if job.task is None:
-            child = world.mutate(agent, dict(archive.trials[job.node]), random("mutate", job.number))
-            return child if child is None else require_plain(child, "mutate")
+            child = world.mutate(agent, history, random("mutate", job.number))
+            return child if child is None or isinstance(child, Failure) else require_plain(child, "mutate")
         came = world.evaluate(agent, job.task, random("evaluate", job.number))
         return came if isinstance(came, Trial) else Trial(bool(came))
 
-    def settle(job: Job, came: Agent | Trial | None) -> None:
+    def settle(given: tuple[Job, History], came: Agent | Failure | Trial | None) -> None:
+        job, _ = given
         if isinstance(came, Trial):
             archive.settle_evaluation(job, came)
         else:

@@ -1,0 +1,92 @@
+"""An agent's code as a value: its files as texts by path, in plain JSON, with a note on what was changed last.
+
+The same files are a git tree where they are looked at and edited (`etude.tasks.repos.store`), and a folder where they run, in the jail.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from etude.errors import InputError
+from etude.tasks.repos.store import GitStore
+
+Files = Mapping[str, str]
+ENTRY = "main.py"
+"""The file that is started."""
+MOST_FILES, MOST_CHARACTERS = 50, 200_000
+"""What an agent may have."""
+STARTING_AGENT = Path(__file__).parent.parent / "assets" / "agent"
+MARK = "=== {path} ==="
+"""What stands before each file where the code is shown as a text."""
+
+
+def agent_of(files: Files, note: str = "") -> dict[str, Any]:
+    """The agent that some files make. note: what was changed, in a few words. Raises InputError for files that make none."""
+    size = sum(len(text) for text in files.values())
+    if ENTRY not in files:
+        raise InputError(f"an agent has the files {', '.join(sorted(files)) or '(none)'}; expected {ENTRY} among them, which is started")
+    if len(files) > MOST_FILES or size > MOST_CHARACTERS:
+        raise InputError(f"an agent has {len(files)} files of {size} characters together; at most {MOST_FILES} and {MOST_CHARACTERS} are allowed")
+    return {"files": dict(sorted(files.items())), "note": note}
+
+
+def read_agent(folder: Path) -> dict[str, Any]:
+    """The agent in a folder. Hidden files and compiled ones are left out. Raises InputError where there is none."""
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; expected the starting agent, a folder with {ENTRY}")
+    files: dict[str, str] = {}
+    for place in sorted(folder.rglob("*")):
+        parts = place.relative_to(folder).parts
+        if place.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in parts):
+            try:
+                files["/".join(parts)] = place.read_text("utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"{place} is no text in UTF-8; an agent is made of texts") from error
+    return agent_of(files)
+
+
+def tree_of(store: GitStore, files: Files) -> str:
+    """The git tree of an agent's files."""
+    return store.with_files(None, {path: text.encode() for path, text in files.items()})
+
+
+def files_in(store: GitStore, tree: str) -> dict[str, str]:
+    """An agent's files from their git tree. Raises InputError for what is no text."""
+    try:
+        return {path: store.read(tree, path).decode() for path in store.paths(tree)}
+    except UnicodeDecodeError as error:
+        raise InputError("a file of the agent is no text in UTF-8; an agent is made of texts") from error
+
+
+def listing(files: Files, limit: int = 20_000) -> str:
+    """All files one after another, each under its name; past `limit` characters only their names."""
+    parts, left = [], limit
+    for path, text in files.items():
+        left -= len(text)
+        parts.append(f"{MARK.format(path=path)}\n{text if left >= 0 else '(view it)'}")
+    return "\n".join(parts)
+
+
+def difference(before: Files, after: Files) -> str:
+    """The diff from one agent's files to another's."""
+    parts: list[str] = []
+    for path in sorted({*before, *after}):
+        old, new = before.get(path, ""), after.get(path, "")
+        lines = difflib.unified_diff(old.splitlines(), new.splitlines(), f"a/{path}", f"b/{path}", lineterm="")
+        parts += lines if old != new else []
+    return "\n".join(parts)
+
+
+def sizes(before: Files, after: Files) -> str:
+    """What a change touched, in a few words: 'edit.py +3 -1'."""
+    lines = difference(before, after).splitlines()
+    counts: dict[str, list[int]] = {}
+    for old, new in zip(lines, lines[1:] + [""], strict=True):
+        if old.startswith("--- a/") and new.startswith("+++ b/"):
+            counts[old.removeprefix("--- a/")] = [0, 0]
+        elif counts and old[:1] in "+-" and not old.startswith("+++ b/"):
+            [*counts.values()][-1][old[:1] == "-"] += 1
+    return ", ".join(f"{path} +{plus} -{minus}" for path, (plus, minus) in counts.items())
