@@ -72,21 +72,20 @@ def listing(files: Files, limit: int = 20_000) -> str:
 
 def difference(before: Files, after: Files) -> str:
     """The diff from one agent's files to another's."""
-    parts: list[str] = []
-    for path in sorted({*before, *after}):
-        old, new = before.get(path, ""), after.get(path, "")
-        lines = difflib.unified_diff(old.splitlines(), new.splitlines(), f"a/{path}", f"b/{path}", lineterm="")
-        parts += lines if old != new else []
-    return "\n".join(parts)
+    return "\n".join(line for lines in _differences(before, after).values() for line in lines)
 
 
 def sizes(before: Files, after: Files) -> str:
     """What a change touched, in a few words: 'edit.py +3 -1'."""
-    lines = difference(before, after).splitlines()
-    counts: dict[str, list[int]] = {}
-    for old, new in zip(lines, lines[1:] + [""], strict=True):
-        if old.startswith("--- a/") and new.startswith("+++ b/"):
-            counts[old.removeprefix("--- a/")] = [0, 0]
-        elif counts and old[:1] in "+-" and not old.startswith("+++ b/"):
-            [*counts.values()][-1][old[:1] == "-"] += 1
+    counts = {path: [sum(line[0] == sign for line in lines[2:]) for sign in "+-"] for path, lines in _differences(before, after).items()}
     return ", ".join(f"{path} +{plus} -{minus}" for path, (plus, minus) in counts.items())
+
+
+def _differences(before: Files, after: Files) -> dict[str, list[str]]:
+    """Of each file that differs the diff, whose first two lines are the names."""
+    found: dict[str, list[str]] = {}
+    for path in sorted({*before, *after}):
+        old, new = (files.get(path, "").splitlines() for files in (before, after))
+        if lines := list(difflib.unified_diff(old, new, f"a/{path}", f"b/{path}", lineterm="")):
+            found[path] = lines
+    return found

@@ -43,7 +43,9 @@ def open_coding_agents(spec: str, model: str, endpoint: EndpointConfig, *, seed:
     """
     place, options = _read(spec)
     if model == NO_MODEL:
-        raise InputError(f"--tasks {spec}: the agents ask a model; give --model openai:NAME with --base-url, a model that runs here, or {SCRIPTED} to try the whole")
+        raise InputError(
+            f"--tasks {spec}: the agents ask a model; give --model openai:NAME with --base-url, a model that runs here, or {SCRIPTED} to try the whole"
+        )
     if shutil.which("bwrap") is None:
         raise InputError(f"coding agents run in the jail and nowhere else. It needs bubblewrap, and there is no program 'bwrap' here; install it ({INSTALL})")
     if place != MICRO and not (Path(place).expanduser() / BANK).is_file():

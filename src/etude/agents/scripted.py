@@ -1,7 +1,7 @@
 """A model that coding agents can ask without any model being there: it knows the solutions, and how often it is right depends on a skill and on what the agent shows it.
 
-It sees no more of an agent than the conversation that the agent makes. A failing test that it is shown helps it, and so does a prompt that makes it think; one that makes it run
-the tests does what it says. When an agent edits its own code, it makes one of the changes of CHANGES, well or badly. So what an agent is worth, and what becomes of its
+It sees no more of an agent than the conversation that the agent makes. A failing test that it is shown helps it, and so does a prompt that makes it think; where a prompt
+asks for the tests it runs them. When an agent edits its own code, it makes one of the changes of CHANGES, well or badly. So what an agent is worth, and what becomes of its
 descendants, follows from what its code really does: one that checks its own changes loses fewer of them.
 
 For tests, and for looking at a search before it costs anything. It says nothing about how well a real model edits itself.
@@ -171,7 +171,7 @@ def _solved(situation: Situation, solution: Solution | None) -> str:
         return _action("test")
     if attempts and not (_FAILED.search(last) and (RETRY in told or "edit again" in last)) and not last.startswith("Error:"):
         return _action("submit")
-    if solution.old not in _without_numbers(told) and not attempts:
+    if solution.old.rstrip() not in _without_numbers(told) and not attempts:
         return _action(f"view {solution.path}")
     if FIRST in told and not tested:
         return _action("test")

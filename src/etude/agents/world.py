@@ -1,8 +1,8 @@
 """The world of real coding agents for `etude search hgm`: programs that solve software tasks with a model, and edit their own code.
 
-An agent is a folder of Python. It is tried on a task by a run in the jail (`runs.py`). It is changed by itself: the same program runs on its own code, told how it did and shown
-the log of a task that it did not solve. What comes of that is an agent only if it passes the gate (`gate.py`). Hidden tests decide a trial, and nobody but this side sees them:
-the log says what the agent did and saw, and whether it was solved.
+An agent is a folder of Python. It is tried on a task by a run in the jail (`runs.py`). It is changed by itself: the same program runs on its own code, told how it did and
+shown the log of a task that it did not solve. What comes of that is an agent only if it passes the gate (`gate.py`). Hidden tests decide a trial, and only this side sees
+them: the log says what the agent did and saw, and whether it solved the task.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from etude.agents.gate import PASSED, faults_of
 from etude.agents.runs import Refusal, RunLog, run_agent
 from etude.agents.workshop import TaskPlace, Workshop
 from etude.errors import InputError
+from etude.ledger import Ledger
 from etude.models.remote_errors import refused
 from etude.models.replies import count_replies
 from etude.models.responders import Asked, Responder
@@ -91,7 +92,7 @@ class CodingAgents(World):
         self._store = GitStore()
         self._counting = Lock()
         self._asking: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if asks_side_by_side else Lock()
-        self._measured: dict[str, Metrics] = {}
+        self._measured: dict[str, tuple[Metrics, Ledger]] = {}
         self._root = read_agent(Path(options.agent).expanduser() if options.agent else STARTING_AGENT)
         if wrong := faults_of(self._jail, self._store, self._root["files"]):
             raise InputError(f"the starting agent in {options.agent or STARTING_AGENT} does not work: {wrong}")
@@ -119,15 +120,20 @@ class CodingAgents(World):
         return child
 
     def measure(self, agent: Agent) -> Metrics:
-        """Share of the held-out tasks that it solves, one run each, always with the same random numbers. An agent is measured once."""
-        key = json.dumps(agent["files"], sort_keys=True)
-        if key not in self._measured:
-            solved = [self._tried(agent, task, Random(f"measure {task.id}")).solved for task in self._held_out]
-            self._measured[key] = {"eval/success": sum(solved) / len(solved), "eval/tasks": float(len(solved))}
-        return dict(self._measured[key])
+        """Share of the held-out tasks that it solves, one run each, always with the same random numbers. An agent is measured once, and counted every time."""
+        key, ledger = json.dumps(agent["files"], sort_keys=True), self.ledger or Ledger()
+        if key in self._measured:
+            metrics, spent = self._measured[key]
+            ledger.restore(ledger + spent)
+            return dict(metrics)
+        before = ledger.copy()
+        solved = [self._tried(agent, task, Random(f"measure {task.id}")).solved for task in self._held_out]
+        metrics = {"eval/success": sum(solved) / len(solved), "eval/tasks": float(len(solved))}
+        self._measured[key] = metrics, ledger - before
+        return dict(metrics)
 
     def describe(self, agent: Agent) -> str:
-        return agent["note"]
+        return agent["note"] or "the starting agent"
 
     def change(self, agent: Agent, parent: Agent) -> str:
         return difference(parent["files"], agent["files"])

@@ -54,7 +54,8 @@ def next_line() -> str:
     line = process.stdout.readline(state["longest"] + 1)
     if len(line) > state["longest"]:
         process.kill()
-        print(f"a line has more than {state['longest']} characters", file=open(ASIDE, "a"))
+        with open(ASIDE, "a") as aside:
+            print(f"a line has more than {state['longest']} characters", file=aside)
         line = ""
     if line:
         return Plain(json.dumps({"line": line.rstrip("\n")}))

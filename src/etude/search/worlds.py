@@ -56,7 +56,6 @@ class World(ABC):
         """What distinguishes an agent from the one that it was made out of (a diff), for views of the tree."""
         return ""
 
-
     def close(self) -> None:
         """Let go of processes and files, when the search has ended."""
 

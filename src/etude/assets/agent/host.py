@@ -27,7 +27,7 @@ def task():
 def ask(messages):
     """The model's answer to a conversation. Where it cannot be asked any more the work is handed in."""
     answer = wanted(want="model", messages=messages, stop=["</action>"])
-    return answer["text"] if "text" in answer else "submit"
+    return answer.get("text", "submit")
 
 
 def act(text):

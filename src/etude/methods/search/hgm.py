@@ -6,8 +6,8 @@ trials of its clade, itself and all its descendants, whose share of successes es
 Both are Thompson draws, which sharpen as the budget runs out. The archive grows while trials ** 0.6 reaches its size. In the end the agent is taken whose success
 rate is highest with 99 % confidence.
 
-What an agent is, is up to the world: two hidden numbers (`simulated`), a program that solves software tasks with a model and edits its own code (`agents:BANK`), or one
-of your own. `--rule` has what the paper compares with, in the same world and at the same cost: `own` judges parents by their own trials, `dgm` draws them by success and against
+What an agent is depends on the world: two hidden numbers (`simulated`), a program that solves software tasks with a model and edits its own code (`agents:BANK`), or what
+you like. `--rule` has what the paper compares with, in the same world and at the same cost: `own` judges parents by their own trials, `dgm` draws them by success and against
 large families, `greedy` takes the best (SICA), `flat` changes only the root.
 """
 
@@ -31,7 +31,7 @@ from etude.search.bandits import most_trusted, posterior_quantile, sharpness
 from etude.search.growth import Rule, Sampled, Staged, always_root, best_so_far, by_clade, by_own, in_proportion, work_on
 from etude.search.record import tree_record
 from etude.search.tree import Node
-from etude.search.worlds import open_world
+from etude.search.worlds import World, open_world
 from etude.searching import SearchConfig, SearchMethod
 from etude.types import Metrics
 

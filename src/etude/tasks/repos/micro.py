@@ -1,4 +1,4 @@
-"""Micro-repositories: one small function with a single fault, three tests that are seen and five that decide. For runs that have to be cheap; they need no bank and no network.
+"""Micro-repositories: one small function with a single fault, three tests that are seen and five that decide. For cheap runs: they need no bank and no network.
 
 They are made anew each time, and always the same ones. A fault is kept where it changes the result of a call that is seen and of one that decides. Faults run in the jail.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -24,7 +24,7 @@ from etude.tasks.repos.tasks import RepositoryTasks
 NAME = "micro"
 SEEN = 3
 """Calls of a function that are tests anybody sees."""
-FAULTS = 4
+FAULTS = 3
 """Faults of a function at most."""
 TRIED = 8
 """Faults of a function that are run to see what they do."""
@@ -59,7 +59,7 @@ class _MicroTasks(RepositoryTasks):
     def __init__(self, *, turns: int, seconds: float, workers: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="etude-micro-", ignore_cleanup_errors=True)
         store = GitStore(folder=Path(self._folder.name) / "micro.git")
-        instances = list(_instances(store, micro_faults()))
+        instances = _instances(store, micro_faults())
         super().__init__(NAME, instances, {NAME: store.folder}, turns=turns, seconds=seconds, workers=workers)
 
     def close(self) -> None:
@@ -69,40 +69,60 @@ class _MicroTasks(RepositoryTasks):
 
 def micro_faults() -> list[MicroFault]:
     """The faults that are kept, function by function, no two of a function with the same symptom."""
-    candidates: list[tuple[str, str, Fault, str]] = []
-    for name in micro_functions.CALLS:
-        clean = inspect.getsource(getattr(micro_functions, name))
-        found = faults(clean.encode())
-        Random(name).shuffle(found)
-        # Kinds by turns, since some places allow many faults of one kind.
-        turn = {fault: [other.kind for other in found[:i]].count(fault.kind) for i, fault in enumerate(found)}
-        found.sort(key=lambda fault: turn[fault])
-        candidates += [(name, clean, fault, fault.applied(clean.encode()).decode()) for fault in found[:TRIED]]
-    with JailSandbox(Limits(seconds=1.0)) as jail:
-        ran = jail.run([_results_code(faulty, name) for name, _, _, faulty in candidates])
-    kept: dict[str, list[MicroFault]] = {}
-    for (name, clean, fault, faulty), result in zip(candidates, ran, strict=True):
-        if not result.ok:
-            continue
-        calls = micro_functions.CALLS[name]
-        right = tuple(repr(_called(getattr(micro_functions, name), call)) for call in calls)
-        micro = MicroFault(name, fault.kind, clean, faulty, calls, right, tuple(result.stdout.split("\n")[: len(calls)]))
-        same = kept.setdefault(name, [])
-        symptoms = {_issue(other) for other in same}
+    candidates = {name: _candidates(name) for name in micro_functions.CALLS}
+    with JailSandbox(Limits(seconds=20.0)) as jail:
+        ran = jail.run([_results_code(name, [source for _, source in faulty]) for name, faulty in candidates.items()])
+    return [micro for (name, faulty), result in zip(candidates.items(), ran, strict=True) for micro in _kept(name, faulty, result.stdout)]
+
+
+def _candidates(name: str) -> list[tuple[Fault, str]]:
+    """Faults of a function that are tried, with what they make of its text. Kinds come by turns, since some places allow many faults of one kind."""
+    clean = _source(name).encode()
+    found = faults(clean)
+    Random(name).shuffle(found)
+    turn = {fault: [other.kind for other in found[:i]].count(fault.kind) for i, fault in enumerate(found)}
+    found.sort(key=lambda fault: turn[fault])
+    return [(fault, fault.applied(clean).decode()) for fault in found[:TRIED]]
+
+
+def _kept(name: str, faulty: list[tuple[Fault, str]], printed: str) -> list[MicroFault]:
+    """Those that tests tell from the clean function, given a line of results for each."""
+    calls, function = micro_functions.CALLS[name], getattr(micro_functions, name)
+    right = tuple(repr(eval(f"function({call})", {"function": function})) for call in calls)
+    kept: list[MicroFault] = []
+    for (fault, source), line in zip(faulty, printed.splitlines(), strict=True):
+        micro = MicroFault(name, fault.kind, _source(name), source, calls, right, tuple(json.loads(line)))
         seen, decide = ([i for i in micro.failing if (i < SEEN) == visible] for visible in (True, False))
-        if seen and decide and len(same) < FAULTS and _issue(micro) not in symptoms:
-            same.append(micro)
-    return [micro for same in kept.values() for micro in same]
+        if seen and decide and len(kept) < FAULTS and _issue(micro) not in {_issue(other) for other in kept}:
+            kept.append(micro)
+    return kept
 
 
-def _called(function: object, call: str) -> object:
-    return eval(f"function({call})", {"function": function})
+def _source(name: str) -> str:
+    return inspect.getsource(getattr(micro_functions, name))
 
 
-def _results_code(source: str, name: str) -> str:
-    """Code that prints what each call gives, a line each; what raises gives the name of the error."""
-    calls = micro_functions.CALLS[name]
-    return f"{source}\n\nfor call in {calls!r}:\n    try:\n        print(repr(eval('{name}(' + call + ')')))\n    except Exception as error:\n        print('raises ' + type(error).__name__)\n"
+_RESULTS = """
+import json, signal
+def stop(*_): raise TimeoutError
+signal.signal(signal.SIGALRM, stop)
+for source in {sources!r}:
+    names, results = {{}}, []
+    exec(source, names)
+    for call in {calls!r}:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            results.append(repr(eval("{name}(" + call + ")", names)))
+        except Exception as error:
+            results.append("raises " + type(error).__name__)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    print(json.dumps(results))
+"""
+
+
+def _results_code(name: str, sources: list[str]) -> str:
+    """Code that prints, for each text of a function, what its calls give; of what raises or does not end, the name of the error."""
+    return _RESULTS.format(sources=sources, calls=micro_functions.CALLS[name], name=name)
 
 
 def _issue(micro: MicroFault) -> str:
@@ -111,31 +131,55 @@ def _issue(micro: MicroFault) -> str:
     return f"{micro.function}({micro.calls[i]}) {said}; it should give {micro.right[i]}."
 
 
-def _instances(store: GitStore, kept: list[MicroFault]) -> Iterator[Instance]:
+def _instances(store: GitStore, kept: list[MicroFault]) -> list[Instance]:
     functions = list(dict.fromkeys(micro.function for micro in kept))
-    counts: dict[str, int] = {}
-    for micro in kept:
-        name = micro.function
-        counts[name] = counts.get(name, 0) + 1
-        file = f"{name}.py"
-        tests = [f"def test_{i + 1}():\n    assert {name}({call}) == {right}\n" for i, (call, right) in enumerate(zip(micro.calls, micro.right, strict=True))]
-        head = f"from {name} import {name}\n\n\n"
-        visible, hidden = head + "\n\n".join(tests[:SEEN]), head + "\n\n".join(tests[SEEN:])
-        names = [f"{VISIBLE_TESTS if i < SEEN else HIDDEN_TESTS}::test_{i + 1}" for i in range(len(tests))]
-        failing = [names[i] for i in micro.failing]
-        yield Instance(
-            id=f"{name}-{counts[name]}",
-            repo=NAME,
-            base_commit=store.with_files(None, {file: micro.faulty.encode(), VISIBLE_TESTS: visible.encode()}),
-            patch=_patch(file, micro.faulty, micro.clean),
-            test_patch=_patch(HIDDEN_TESTS, "", hidden),
-            problem=_issue(micro),
-            fail_to_pass=tuple(failing),
-            pass_to_pass=tuple(test for test in names if test not in failing),
-            visible=tuple(test for test in failing if test.startswith(VISIBLE_TESTS)),
-            split="test" if functions.index(name) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else "train",
-            place=f"micro-repository {name}",
-        )
+    held_out = set(functions[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
+    tests = [_tests(micro) for micro in kept]
+    starts = _commits(store, [{f"{micro.function}.py": micro.faulty, VISIBLE_TESTS: visible} for micro, (visible, _) in zip(kept, tests, strict=True)])
+    return [
+        _instance(micro, i, start, hidden, "test" if micro.function in held_out else "train")
+        for i, (micro, start, (_, hidden)) in enumerate(zip(kept, starts, tests, strict=True), 1)
+    ]
+
+
+def _tests(micro: MicroFault) -> tuple[str, str]:
+    """The file of tests that anybody sees, and the one that decides."""
+    cases = enumerate(zip(micro.calls, micro.right, strict=True), 1)
+    each = [f"\n\ndef test_{i}():\n    assert {micro.function}({call}) == {right}\n" for i, (call, right) in cases]
+    head = f"from {micro.function} import {micro.function}\n"
+    return head + "".join(each[:SEEN]), head + "".join(each[SEEN:])
+
+
+def _instance(micro: MicroFault, number: int, start: str, hidden: str, split: str) -> Instance:
+    file = f"{micro.function}.py"
+    names = [f"{VISIBLE_TESTS if i < SEEN else HIDDEN_TESTS}::test_{i + 1}" for i in range(len(micro.calls))]
+    failing = [names[i] for i in micro.failing]
+    return Instance(
+        id=f"{micro.function}-{number}",
+        repo=NAME,
+        base_commit=start,
+        patch=_patch(file, micro.faulty, micro.clean),
+        test_patch=_patch(HIDDEN_TESTS, "", hidden),
+        problem=_issue(micro),
+        fail_to_pass=tuple(failing),
+        pass_to_pass=tuple(test for test in names if test not in failing),
+        visible=tuple(test for test in failing if test.startswith(VISIBLE_TESTS)),
+        split=split,
+        place=f"micro-repository {micro.function}",
+    )
+
+
+def _commits(store: GitStore, versions: list[dict[str, str]]) -> list[str]:
+    """A commit of the files of each version, all by one call of git."""
+    stream: list[bytes] = []
+    for i, files in enumerate(versions, 1):
+        stream.append(f"commit refs/tasks/{i}\nmark :{i}\ncommitter etude <etude@localhost> 946684800 +0000\ndata 0\n".encode())
+        for path, text in files.items():
+            stream.append(f"M 100644 inline {path}\ndata {len(text.encode())}\n{text}\n".encode())
+    marks = store.folder / "marks"
+    store.run("fast-import", "--quiet", f"--export-marks={marks}", data=b"".join(stream))
+    found = dict(line.split() for line in marks.read_text().splitlines())
+    return [found[f":{i}"] for i in range(1, len(versions) + 1)]
 
 
 def _patch(file: str, before: str, after: str) -> str:
