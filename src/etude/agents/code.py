@@ -6,6 +6,8 @@ The same files are a git tree where they are looked at and edited (`etude.tasks.
 from __future__ import annotations
 
 import difflib
+import io
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,8 @@ def tree_of(store: GitStore, files: Files) -> str:
 def files_in(store: GitStore, tree: str) -> dict[str, str]:
     """An agent's files from their git tree. Raises InputError for what is no text."""
     try:
-        return {path: store.read(tree, path).decode() for path in store.paths(tree)}
+        with tarfile.open(fileobj=io.BytesIO(store.archive(tree))) as archive:
+            return {member.name: file.read().decode() for member in archive if (file := archive.extractfile(member)) is not None}
     except UnicodeDecodeError as error:
         raise InputError("a file of the agent is no text in UTF-8; an agent is made of texts") from error
 
