@@ -13,6 +13,7 @@ from etude.config import NO_MODEL, EndpointConfig, MeasureConfig
 from etude.errors import InputError
 from etude.models.remote import is_endpoint, open_endpoint
 from etude.models.responders import LocalResponder, RemoteResponder, Responder
+from etude.models.scripted import ScriptedModel
 from etude.sandbox.jail import INSTALL
 from etude.tasks.options import settings_in
 from etude.tasks.repos.micro import NAME as MICRO
@@ -26,6 +27,7 @@ SCRIPTED = "scripted"
 OPTIONS = {
     "tasks": "tasks that agents are tried on, at most",
     "held_out": "tasks that the agent which is taken is measured on, at most",
+    "repeats": "runs at each of these",
     "turns": "actions of a run",
     "calls": "of the model in a run",
     "tokens": "of an answer of the model",
@@ -94,5 +96,10 @@ def _here(model: str, tasks: RepositoryTasks, seed: int) -> Responder:
     wrong = {name: value for name, value in given.items() if not isinstance(value, (int, float))}
     if wrong:
         raise InputError(f"--model {model}: {', '.join(f'{name} is {value!r}' for name, value in wrong.items())}; expected numbers")
+    return scripted_responder(tasks, **given, seed=seed)
+
+
+def scripted_responder(tasks: RepositoryTasks, *, skill: float = -0.5, editing: float = 0.5, seed: int = 0) -> ScriptedModel:
+    """The scripted model for all tasks of a set. skill, editing: see `scripted_agent_model`."""
     every = [*(tasks.train_task(0, i) for i in range(tasks.train_size)), *tasks.held_out()]
-    return scripted_agent_model(tasks, every, **given, seed=seed)
+    return scripted_agent_model(tasks, every, skill=skill, editing=editing, seed=seed)

@@ -53,6 +53,8 @@ class AgentOptions:
     """Tasks that agents are tried on, at most."""
     held_out: int = 60
     """Tasks that the agent which is taken is measured on, at most."""
+    repeats: int = 1
+    """Runs at each of these."""
     turns: int = 20
     """Actions of a run."""
     calls: int = 20
@@ -67,7 +69,7 @@ class AgentOptions:
     """Folder of the agent to start from; by default the one that comes with Étude."""
 
     def __post_init__(self) -> None:
-        numbers = {name: getattr(self, name) for name in ("tasks", "held_out", "calls", "tokens")}
+        numbers = {name: getattr(self, name) for name in ("tasks", "held_out", "repeats", "calls", "tokens")}
         small = {name: value for name, value in numbers.items() if type(value) is not int or value < 1}
         if small or type(self.turns) is not int or self.turns < 2 or self.temperature < 0 or self.seconds <= 0:
             raise InputError(f"options of the agents are {self}; expected whole numbers of at least 1 (turns: 2), no negative temperature, and some seconds")
@@ -120,15 +122,16 @@ class CodingAgents(World):
         return child
 
     def measure(self, agent: Agent) -> Metrics:
-        """Share of the held-out tasks that it solves, one run each, always with the same random numbers. An agent is measured once, and counted every time."""
+        """Share of its runs at held-out tasks that solve them, always with the same random numbers. An agent is measured once, and counted every time."""
         key, ledger = json.dumps(agent["files"], sort_keys=True), self.ledger or Ledger()
         if key in self._measured:
             metrics, spent = self._measured[key]
             ledger.restore(ledger + spent)
             return dict(metrics)
         before = ledger.copy()
-        solved = [self._tried(agent, task, Random(f"measure {task.id}")).solved for task in self._held_out]
-        metrics = {"eval/success": sum(solved) / len(solved), "eval/tasks": float(len(solved))}
+        runs = [(task, i) for task in self._held_out for i in range(self.options.repeats)]
+        solved = [self._tried(agent, task, Random(f"measure {task.id} {i}")).solved for task, i in runs]
+        metrics = {"eval/success": sum(solved) / len(solved), "eval/runs": float(len(runs))}
         self._measured[key] = metrics, ledger - before
         return dict(metrics)
 
