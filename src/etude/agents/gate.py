@@ -23,6 +23,10 @@ TURNS, CALLS = 60, 60
 """Of the gate's runs: an agent that takes more at a trivial task does not end."""
 CHANGED = "is changed"
 """What the answer to an edit says."""
+_COMPILE = """
+for path, text in {files!r}.items():
+    compile(text, path, "exec", dont_inherit=True)
+"""
 _REPORT = 1500
 
 
@@ -30,11 +34,12 @@ def faults_of(jail: JailSandbox, store: GitStore, files: Files) -> str:
     """What keeps an agent from working, in words for whoever changed it; empty where it passes. Runs it twice in the jail, and asks no model."""
     try:
         agent_of(files)
-        for path, text in files.items():
-            if path.endswith(".py"):
-                compile(text, path, "exec", dont_inherit=True)
-    except (InputError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return f"{type(error).__name__}: {error}"
+    except InputError as error:
+        return str(error)
+    # Files that a trivial case does not import have to be Python too; the compiler gets to see them in the jail.
+    [compiled] = jail.run([_COMPILE.format(files={path: text for path, text in files.items() if path.endswith(".py")})])
+    if not compiled.ok:
+        return f"it does not compile: {(compiled.error or '')[-_REPORT:]}"
     task = Workshop(store, tree_of(store, TRIVIAL), TASK, lambda tree: "1 passed" if _is_mended(store, tree) else "1 failed", TURNS)
     log = run_agent(jail, files, "solve", task, _right_fix, calls=CALLS)
     if wrong := _misbehaved(log) or ("" if _is_mended(store, task.tree) else "the fault was not mended, although the model said how"):

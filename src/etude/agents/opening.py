@@ -55,7 +55,7 @@ def open_coding_agents(spec: str, model: str, endpoint: EndpointConfig, *, seed:
             f"--tasks {spec}: there is no bank {Path(place).expanduser() / BANK}; expected a folder made by scripts/make_repo_bank.py, or {SCHEME}{MICRO}"
         )
     remote = None
-    if not _is_scripted(model) and is_endpoint(model, endpoint.base_url):
+    if is_endpoint(model, endpoint.base_url):
         remote = open_endpoint(model, endpoint)
         remote.check()
     if place == MICRO:

@@ -27,10 +27,13 @@ from etude.types import Message
 ROLES = ("system", "user", "assistant")
 MOST_LINES = 500
 """Lines of a run. Who writes more is ended."""
-MOST_STOPS = 8
+MOST_SECONDS = 120.0
+"""Of an agent's own in a run, besides what it waits for. Who takes more is ended."""
+MOST_STOPS = 4
+"""As many as servers take."""
 SHOWN = 1200
 """Characters of one entry that a log keeps."""
-LOG = 12_000
+LOG = 6_000
 """Characters of a log."""
 
 
@@ -75,7 +78,7 @@ class RunLog:
 
 
 def run_agent(jail: JailSandbox, files: Files, mode: str, workplace: Workplace, ask: Ask, *, calls: int) -> RunLog:
-    """Let an agent work, until it ends or has used up its lines. mode: `solve` or `edit`, its argument. calls: of the model, at most.
+    """Let an agent work, until it ends or has used up its lines or its time. mode: `solve` or `edit`, its argument. calls: of the model, at most.
 
     Whatever the agent does, this ends and the work is handed in. Raises what `ask` raises, except Refusal.
     """
@@ -83,13 +86,13 @@ def run_agent(jail: JailSandbox, files: Files, mode: str, workplace: Workplace, 
     with JailedProgram(jail, files, (ENTRY, mode)) as program:
         for _ in range(MOST_LINES):
             line = program.receive()
-            if line is None:
+            if line is None or program.seconds > MOST_SECONDS:
                 break
             answer = _answer(line, workplace, ask, calls, log)
             program.send(json.dumps(answer) if len(json.dumps(answer)) <= LONGEST_LINE else json.dumps({"error": "the answer is too long"}))
         log.ended = program.ended
     if log.ended is None:
-        log.note("host", f"the agent was ended after {MOST_LINES} lines")
+        log.note("host", f"the agent was ended: it wrote more than {MOST_LINES} lines, or took more than {MOST_SECONDS:g} seconds itself")
     elif not log.ended.ok:
         log.note("host", f"the agent crashed: {log.ended.error}\n{log.ended.aside}")
     if not log.handed_in:
@@ -150,7 +153,7 @@ def _question(wanted: Mapping[str, Any]) -> tuple[tuple[Message, ...], int | Non
         raise Refusal(f"'tokens' is {tokens!r:.80}; expected a number of at least 1")
     if not isinstance(stop, list) or len(stop) > MOST_STOPS or not all(isinstance(text, str) and text for text in stop):
         raise Refusal(f"'stop' is {stop!r:.80}; expected a list of at most {MOST_STOPS} texts")
-    return tuple(Message(m["role"], _unicode(m["content"])) for m in given), tokens, tuple(stop)
+    return tuple(Message(m["role"], _unicode(m["content"])) for m in given), tokens, tuple(_unicode(text) for text in stop)
 
 
 def _unicode(text: str) -> str:

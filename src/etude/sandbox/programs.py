@@ -47,6 +47,8 @@ class JailedProgram:
         self._session = sandbox.session()
         self._line: str | None = None
         self.ended: Ended | None = None
+        self.seconds = 0.0
+        """What the program itself took so far."""
         self._take(f"{DRIVER}\n\nbegin({dict(files)!r}, {list(arguments)!r}, {LONGEST_LINE})")
 
     def receive(self) -> str | None:
@@ -70,6 +72,7 @@ class JailedProgram:
 
     def _take(self, code: str) -> None:
         result = self._session.run(code)
+        self.seconds += result.seconds
         self._line, self.ended = read(result)
 
 
