@@ -21,6 +21,7 @@ from etude.agents.scripted import CHANGES, EDITING, scripted_agent_model
 from etude.agents.workshop import Workshop
 from etude.agents.world import CodingAgents
 from etude.errors import InputError
+from etude.experiments.self_editing_agents import StudySettings, one_search, study
 from etude.ledger import Ledger
 from etude.models.replies import Reply
 from etude.models.responders import Asked
@@ -207,6 +208,20 @@ def test_an_agent_that_checks_its_changes_makes_one_where_another_loses_it(bank:
 
 def action(text: str) -> str:
     return f"<action>\n{text}\n</action>"
+
+
+@needs_bwrap
+def test_one_search_of_the_study(bank: Path) -> None:
+    tasks = RepositoryTasks.from_bank(str(bank))
+    world = CodingAgents(tasks, opening.scripted_responder(tasks, skill=50.0, editing=50.0), opening.AgentOptions())
+    try:
+        found = one_search(world, "flat", 0, 3)
+    finally:
+        world.close()
+    # Both tasks of the root, a change of it, and a trial of that.
+    assert (found["trials"], found["changes"], found["failed"], found["success"]) == (3, 1, 0, 1)
+    with pytest.raises(InputError, match=r"no rule 'hgn'\. Did you mean hgm"):
+        study(StudySettings(rules=("hgn",)))
 
 
 def test_the_scripted_model_knows_no_more_than_it_is_shown(bank: Path) -> None:

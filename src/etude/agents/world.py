@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -94,6 +95,7 @@ class CodingAgents(World):
         self._store = GitStore()
         self._counting = Lock()
         self._asking: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if asks_side_by_side else Lock()
+        self._answered = False
         self._measured: dict[str, tuple[Metrics, Ledger]] = {}
         self._root = read_agent(Path(options.agent).expanduser() if options.agent else STARTING_AGENT)
         if wrong := faults_of(self._jail, self._store, self._root["files"]):
@@ -130,7 +132,8 @@ class CodingAgents(World):
             return dict(metrics)
         before = ledger.copy()
         runs = [(task, i) for task in self._held_out for i in range(self.options.repeats)]
-        solved = [self._tried(agent, task, Random(f"measure {task.id} {i}")).solved for task, i in runs]
+        with ThreadPoolExecutor(self.workers) as pool:
+            solved = list(pool.map(lambda run: self._tried(agent, run[0], Random(f"measure {run[0].id} {run[1]}")).solved, runs))
         metrics = {"eval/success": sum(solved) / len(solved), "eval/runs": float(len(runs))}
         self._measured[key] = metrics, ledger - before
         return dict(metrics)
@@ -174,10 +177,11 @@ class CodingAgents(World):
             with self._asking:
                 reply = self._responder.replies([Asked("agent", messages)], params, samples=1, key=key)[0][0]
         except InputError as error:
-            # What a server does not take of this agent, a conversation that is too long for it for example, it may take of others.
-            if refused(error):
+            # A server that has answered before may not take what this agent asks, a conversation that is too long for example, and take what others ask.
+            if self._answered and refused(error):
                 raise Refusal(str(error)) from error
             raise
+        self._answered = True
         if self.ledger is not None:
             with self._counting:
                 count_replies(self.ledger, [reply], role)

@@ -28,6 +28,8 @@ class World(ABC):
     """Names of the tasks that agents are tried on."""
     ledger: Ledger | None = None
     """The run's accounts, set before anything is asked."""
+    workers: int = 1
+    """Jobs that may run side by side, set before anything is asked; for measuring."""
 
     @abstractmethod
     def root(self) -> Agent:

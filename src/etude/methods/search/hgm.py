@@ -146,7 +146,7 @@ class HGM(SearchMethod):
             self.world: World = open_coding_agents(tasks, self.inputs.model, self.config.endpoint, seed=self.run.seed)
         else:
             self.world = open_world(tasks, self.run.seed)
-        self.world.ledger = self.run.ledger
+        self.world.ledger, self.world.workers = self.run.ledger, self.config.parallel
         self.rule = self.config.growing()
         self.archive = Archive(require_plain(self.world.root(), f"root() of {self.inputs.tasks}"), self.world.tasks)
         self.stalled = False
