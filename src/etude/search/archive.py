@@ -64,8 +64,8 @@ class Archive:
         """Changes that gave no agent."""
         self.lost: list[tuple[int, str]] = []
         """Of the changes that failed with words about it, the agent that was to be changed, and these words."""
-        self.failed_last = False
-        """Whether the newest change gave no agent, and none was tried since."""
+        self.failed_in_a_row = 0
+        """The newest changes that gave no agent, since one did or an agent was tried."""
         self.jobs = 0
         """Jobs that were handed out."""
         self.expanding: list[int] = []
@@ -113,7 +113,7 @@ class Archive:
             raise InputError(f"agent {number} was tried on all {len(self.tasks)} tasks; expected one with a task left")
         task = random.choice(tasks)
         self.trying.add((number, task))
-        self.failed_last = False
+        self.failed_in_a_row = 0
         return self._job(number, task)
 
     def settle_expansion(self, job: Job, child: Agent | Failure | None) -> Node | None:
@@ -123,7 +123,7 @@ class Archive:
         made = self.tree.add(job.node, child) if child is not None and not isinstance(child, Failure) else None
         self.expanding.remove(job.node)
         self.tree.release(job.node)
-        self.failed_last = made is None
+        self.failed_in_a_row = self.failed_in_a_row + 1 if made is None else 0
         if made is None:
             self.failures += 1
             if isinstance(child, Failure) and child.log:
@@ -157,7 +157,7 @@ class Archive:
             "trials": trials,
             "failures": self.failures,
             "lost": [list(entry) for entry in self.lost],
-            "failed_last": self.failed_last,
+            "failed_in_a_row": self.failed_in_a_row,
             "jobs": self.jobs,
         }
 
@@ -169,8 +169,8 @@ class Archive:
             archive = cls(tree.root.state, plain["tasks"])
             archive.tree = tree
             archive.trials = [{task: Trial(solved, log) for task, (solved, log) in of_node.items()} for of_node in plain["trials"]]
-            archive.lost = [(int(node), str(log)) for node, log in plain.get("lost", [])]
-            archive.failures, archive.failed_last, archive.jobs = plain["failures"], plain["failed_last"], plain["jobs"]
+            archive.lost = [(int(node), str(log)) for node, log in plain["lost"]]
+            archive.failures, archive.failed_in_a_row, archive.jobs = plain["failures"], plain["failed_in_a_row"], plain["jobs"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"the archive can't be read: {type(error).__name__} {error}; expected what Archive.to_plain() gives") from error
         return archive

@@ -28,7 +28,7 @@ from etude.evals.measures import Final
 from etude.method import register
 from etude.search.archive import Archive, Job, require_plain
 from etude.search.bandits import most_trusted, posterior_quantile, sharpness
-from etude.search.growth import Rule, Sampled, Staged, always_root, best_so_far, by_clade, by_own, in_proportion, work_on
+from etude.search.growth import MOST_FAILED, Rule, Sampled, Staged, always_root, best_so_far, by_clade, by_own, in_proportion, work_on
 from etude.search.record import tree_record
 from etude.search.tree import Node
 from etude.search.worlds import World, open_world
@@ -195,7 +195,8 @@ class HGM(SearchMethod):
         if not self.stalled:
             return None
         archive = self.archive
-        return f"of {len(archive)} agents none is to be tried again, after {archive.evaluations} trials, and no more changes are allowed"
+        changes = f"the last {archive.failed_in_a_row} changes failed" if archive.failed_in_a_row >= MOST_FAILED else "no more changes are allowed"
+        return f"of {len(archive)} agents none is to be tried again, after {archive.evaluations} trials, and {changes}"
 
     def records(self) -> Sequence[Mapping[str, Any]]:
         nodes = self.archive.tree.nodes
