@@ -9,8 +9,8 @@ from threading import Event
 import pytest
 
 from etude.errors import InputError
-from etude.search.archive import Archive, Trial
-from etude.search.growth import Rule, Sampled, Staged, always_root, best_so_far, work_on
+from etude.search.archive import Archive, Failure, Trial
+from etude.search.growth import MOST_FAILED, Rule, Sampled, Staged, always_root, best_so_far, work_on
 from etude.search.side_by_side import side_by_side
 from etude.search.worlds import Simulated, open_world
 
@@ -104,6 +104,21 @@ def test_staged_rules_try_more_of_what_does_well() -> None:
     # 2 of 15, 1 of 5 and 5 of 15: the third did best.
     assert [node.parent for node in archive.tree.nodes] == [None, 0, 1, 2]
     assert Staged(always_root, 1).next(archive, 0.0, Random(0)) is not None
+
+
+@pytest.mark.parametrize("rule", [Sampled(warm_up=1), Staged(best_so_far, 2)])
+def test_a_search_whose_changes_all_fail_spends_its_trials_and_ends(rule: Rule) -> None:
+    archive, random = Archive({}, ["a", "b", "c", "d"]), Random(0)
+    while (job := rule.next(archive, 0.5, random)) is not None:
+        if job.task is None:
+            archive.settle_expansion(job, Failure("broken"))
+        else:
+            archive.settle_evaluation(job, Trial(True))
+    assert archive.evaluations == 4
+    assert archive.failed_in_a_row == MOST_FAILED
+    assert archive.history(0).failures == ("broken",) * archive.failures
+    again = Archive.from_plain(json.loads(json.dumps(archive.to_plain())))
+    assert again.to_plain() == archive.to_plain()
 
 
 def test_results_come_in_the_order_of_jobs_however_long_each_takes() -> None:

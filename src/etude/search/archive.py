@@ -28,6 +28,21 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """A change that gave no agent that works. log: why, and what was tried; it is kept with the agent that was to be changed."""
+
+    log: str = ""
+
+
+class History(dict[str, Trial]):
+    """What is known of an agent when it is changed: its trials by task, and of its earlier changes those that failed, in words. A copy, which later results do not alter."""
+
+    def __init__(self, trials: Mapping[str, Trial] | None = None, failures: Sequence[str] = ()) -> None:
+        super().__init__(trials or {})
+        self.failures = tuple(failures)
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One thing to do: try the agent of a node on a task, or, without a task, make a new agent out of it. number: counted over the whole search."""
 
@@ -47,8 +62,10 @@ class Archive:
         self.trials: list[dict[str, Trial]] = [{}]
         self.failures = 0
         """Changes that gave no agent."""
-        self.failed_last = False
-        """Whether the newest change gave no agent, and none was tried since."""
+        self.lost: list[tuple[int, str]] = []
+        """Of the changes that failed with words about it, the agent that was to be changed, and these words."""
+        self.failed_in_a_row = 0
+        """The newest changes that gave no agent, since one did or an agent was tried."""
         self.jobs = 0
         """Jobs that were handed out."""
         self.expanding: list[int] = []
@@ -73,6 +90,10 @@ class Archive:
         """Tasks that an agent was not tried on and is not being tried on."""
         return [task for task in self.tasks if task not in self.trials[number] and (number, task) not in self.trying]
 
+    def history(self, number: int) -> History:
+        """What is known of an agent now."""
+        return History(self.trials[number], [log for node, log in self.lost if node == number])
+
     def has_untried(self, number: int) -> bool:
         return self.begun(number) < len(self.tasks)
 
@@ -92,19 +113,21 @@ class Archive:
             raise InputError(f"agent {number} was tried on all {len(self.tasks)} tasks; expected one with a task left")
         task = random.choice(tasks)
         self.trying.add((number, task))
-        self.failed_last = False
+        self.failed_in_a_row = 0
         return self._job(number, task)
 
-    def settle_expansion(self, job: Job, child: Agent | None) -> Node | None:
-        """What came of a change: a new agent, or None. Raises InputError for a job that is not in flight."""
+    def settle_expansion(self, job: Job, child: Agent | Failure | None) -> Node | None:
+        """What came of a change: a new agent, or none. Raises InputError for a job that is not in flight."""
         if job.task is not None or job.node not in self.expanding:
             raise _not_in_flight(job)
-        made = self.tree.add(job.node, child) if child is not None else None
+        made = self.tree.add(job.node, child) if child is not None and not isinstance(child, Failure) else None
         self.expanding.remove(job.node)
         self.tree.release(job.node)
-        self.failed_last = made is None
+        self.failed_in_a_row = self.failed_in_a_row + 1 if made is None else 0
         if made is None:
             self.failures += 1
+            if isinstance(child, Failure) and child.log:
+                self.lost.append((job.node, child.log))
         else:
             self.trials.append({})
         return made
@@ -133,7 +156,8 @@ class Archive:
             "tasks": list(self.tasks),
             "trials": trials,
             "failures": self.failures,
-            "failed_last": self.failed_last,
+            "lost": [list(entry) for entry in self.lost],
+            "failed_in_a_row": self.failed_in_a_row,
             "jobs": self.jobs,
         }
 
@@ -145,7 +169,8 @@ class Archive:
             archive = cls(tree.root.state, plain["tasks"])
             archive.tree = tree
             archive.trials = [{task: Trial(solved, log) for task, (solved, log) in of_node.items()} for of_node in plain["trials"]]
-            archive.failures, archive.failed_last, archive.jobs = plain["failures"], plain["failed_last"], plain["jobs"]
+            archive.lost = [(int(node), str(log)) for node, log in plain["lost"]]
+            archive.failures, archive.failed_in_a_row, archive.jobs = plain["failures"], plain["failed_in_a_row"], plain["jobs"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"the archive can't be read: {type(error).__name__} {error}; expected what Archive.to_plain() gives") from error
         return archive

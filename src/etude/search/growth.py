@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from etude.search.archive import Agent, Archive, Job, Trial, require_plain
+from etude.search.archive import Agent, Archive, Failure, History, Job, Trial, require_plain
 from etude.search.bandits import another_arm, dgm_weights, sharpness, thompson
 from etude.search.side_by_side import side_by_side
 from etude.search.tree import Statistics, Tree
 from etude.search.worlds import World
 
+MOST_FAILED = 10
+"""Changes that may fail one after another, once all agents were tried on all tasks."""
 Guidance = Callable[[Tree], Sequence[Statistics]]
 """The trials that a node is judged by as a parent, for all nodes of a tree."""
 
@@ -60,7 +62,7 @@ class Sampled:
         untried = [(node.number, node.own) for node in tree.nodes if archive.has_untried(node.number)]
         grows = another_arm(archive.evaluations, len(archive) - 1 + len(archive.expanding), self.exponent)
         # After a change that failed something is tried first: otherwise changes that always fail would go on for ever, at no cost in trials.
-        if may_expand(archive, self.most) and (not (untried or archive.trying) or (grows and not archive.failed_last)):
+        if may_expand(archive, self.most) and (not (untried or archive.trying) or (grows and not archive.failed_in_a_row)):
             parents = [(number, trials) for number, trials in enumerate(self.guidance(tree)) if tree.nodes[number].own.total]
             return archive.expand(thompson(parents, sharp, random) if parents else 0)
         return archive.evaluate(thompson(untried, sharp, random), random) if untried else None
@@ -103,6 +105,9 @@ class Staged:
         for node in archive.tree.nodes:
             if archive.begun(node.number) < self._wanted(archive, node.number) and archive.has_untried(node.number):
                 return archive.evaluate(node.number, random)
+        # After a change that failed the best agent is tried once more, if it can be: failed changes cost no trials.
+        if archive.failed_in_a_row and (untried := [node for node in archive.tree.nodes if archive.has_untried(node.number)]):
+            return archive.evaluate(max(untried, key=lambda node: node.own.value).number, random)
         return archive.expand(self.choice(archive, random)) if may_expand(archive, self.most) and archive.evaluations else None
 
     def _wanted(self, archive: Archive, number: int) -> int:
@@ -113,8 +118,8 @@ class Staged:
 
 
 def may_expand(archive: Archive, most: int) -> bool:
-    """Whether another change may be made. most: 0 for no limit."""
-    return not most or archive.expansions < most
+    """Whether another change may be made. most: 0 for no limit. Not after MOST_FAILED that all failed, between which there was nothing left to try."""
+    return (not most or archive.expansions < most) and archive.failed_in_a_row < MOST_FAILED
 
 
 def work_on(
@@ -136,23 +141,28 @@ def work_on(
     """
     begun = 0
 
-    def next_job() -> Job | None:
+    def next_job() -> tuple[Job, History] | None:
         nonlocal begun
         if begun == jobs or not room():
             return None
         job = rule.next(archive, share(), random("choose", archive.jobs + 1))
-        begun += job is not None
-        return job
+        if job is None:
+            return None
+        begun += 1
+        # What is known when it begins: what comes back while it runs must not depend on how long it takes.
+        return job, archive.history(job.node)
 
-    def work(job: Job) -> Agent | Trial | None:
+    def work(given: tuple[Job, History]) -> Agent | Failure | Trial | None:
+        job, history = given
         agent = archive.tree.nodes[job.node].state
         if job.task is None:
-            child = world.mutate(agent, dict(archive.trials[job.node]), random("mutate", job.number))
-            return child if child is None else require_plain(child, "mutate")
+            child = world.mutate(agent, history, random("mutate", job.number))
+            return child if child is None or isinstance(child, Failure) else require_plain(child, "mutate")
         came = world.evaluate(agent, job.task, random("evaluate", job.number))
         return came if isinstance(came, Trial) else Trial(bool(came))
 
-    def settle(job: Job, came: Agent | Trial | None) -> None:
+    def settle(given: tuple[Job, History], came: Agent | Failure | Trial | None) -> None:
+        job, _ = given
         if isinstance(came, Trial):
             archive.settle_evaluation(job, came)
         else:

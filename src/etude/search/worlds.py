@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from etude.errors import InputError, nearest
 from etude.ledger import Ledger
-from etude.search.archive import Agent, Trial
+from etude.search.archive import Agent, Failure, History, Trial
 from etude.types import Metrics
 
 
@@ -28,14 +28,19 @@ class World(ABC):
     """Names of the tasks that agents are tried on."""
     ledger: Ledger | None = None
     """The run's accounts, set before anything is asked."""
+    workers: int = 1
+    """Jobs that may run side by side, set before anything is asked; for measuring."""
 
     @abstractmethod
     def root(self) -> Agent:
         """The agent that everything begins with."""
 
     @abstractmethod
-    def mutate(self, agent: Agent, trials: Mapping[str, Trial], random: Random) -> Agent | None:
-        """What an agent makes of itself, given how it did so far; None where that is no agent that works."""
+    def mutate(self, agent: Agent, trials: History, random: Random) -> Agent | Failure | None:
+        """What an agent makes of itself, given how it did so far; where that is no agent that works, None or a `Failure` that says why.
+
+        trials: by task, and in `trials.failures` why earlier changes of this agent gave none.
+        """
 
     @abstractmethod
     def evaluate(self, agent: Agent, task: str, random: Random) -> bool | Trial:
@@ -52,6 +57,9 @@ class World(ABC):
     def change(self, agent: Agent, parent: Agent) -> str:
         """What distinguishes an agent from the one that it was made out of (a diff), for views of the tree."""
         return ""
+
+    def close(self) -> None:
+        """Let go of processes and files, when the search has ended."""
 
 
 @dataclass
@@ -99,7 +107,7 @@ class Simulated(World):
     def root(self) -> Agent:
         return {"success": self.success, "fertility": self.fertility, "shortcut": False}
 
-    def mutate(self, agent: Agent, trials: Mapping[str, Trial], random: Random) -> Agent:
+    def mutate(self, agent: Agent, trials: History, random: Random) -> Agent:
         if not self.heredity:
             return {"success": _within(random.betavariate(2, 5), 0.01, 0.95), "fertility": 0.0, "shortcut": False}
         fertility = agent["fertility"]

@@ -6,7 +6,8 @@ trials of its clade, itself and all its descendants, whose share of successes es
 Both are Thompson draws, which sharpen as the budget runs out. The archive grows while trials ** 0.6 reaches its size. In the end the agent is taken whose success
 rate is highest with 99 % confidence.
 
-`--rule` has what the paper compares with, in the same world and at the same cost: `own` judges parents by their own trials, `dgm` draws them by success and against
+What an agent is depends on the world: two hidden numbers (`simulated`), a program that solves software tasks with a model and edits its own code (`agents:BANK`), or what
+you like. `--rule` has what the paper compares with, in the same world and at the same cost: `own` judges parents by their own trials, `dgm` draws them by success and against
 large families, `greedy` takes the best (SICA), `flat` changes only the root.
 """
 
@@ -14,23 +15,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt, Lt
 
 from etude.claim import Arm, Claim, Comparison, reported_seeds
-from etude.config import NO_MODEL, AtLeastOne, Count, NonNegative, Share
+from etude.config import NO_MODEL, AtLeastOne, Count, EndpointConfig, NonNegative, Share
 from etude.errors import InputError
 from etude.evals.measures import Final
 from etude.method import register
 from etude.search.archive import Archive, Job, require_plain
 from etude.search.bandits import most_trusted, posterior_quantile, sharpness
-from etude.search.growth import Rule, Sampled, Staged, always_root, best_so_far, by_clade, by_own, in_proportion, work_on
+from etude.search.growth import MOST_FAILED, Rule, Sampled, Staged, always_root, best_so_far, by_clade, by_own, in_proportion, work_on
 from etude.search.record import tree_record
 from etude.search.tree import Node
-from etude.search.worlds import open_world
+from etude.search.worlds import World, open_world
 from etude.searching import SearchConfig, SearchMethod
 from etude.types import Metrics
 
@@ -55,6 +56,7 @@ class HGMConfig(SearchConfig):
     """Share of the first trials that is doing well."""
     most_changes: Count = 0
     """Changes that may be made or tried (0: as many as the budget allows)."""
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     confidence: Annotated[float, Gt(0.5), Lt(1)] = 0.99
     """In the end the agent is taken whose success rate is highest with this confidence."""
 
@@ -66,6 +68,8 @@ class HGMConfig(SearchConfig):
         return Staged(choice, self.first_trials, self.more_trials, self.passing, self.most_changes)
 
 
+CODING = "agents:"
+"""What the names of worlds begin with whose agents are programs (`etude.agents`)."""
 AHEAD = Final("ahead_clade") - Final("ahead_own")
 """How much more the trials of a clade say of descendants to come than an agent's own."""
 
@@ -130,14 +134,19 @@ class HGM(SearchMethod):
     defaults: ClassVar[Mapping[str, Any]] = {**SearchMethod.defaults, "model": NO_MODEL, "tasks": "simulated", "budget": "600-evaluations"}
 
     def setup(self) -> None:
-        given = {"model": self.inputs.model != NO_MODEL, "reward": self.inputs.reward is not None, "env": self.inputs.env is not None}
+        tasks = self.inputs.tasks
+        coding = isinstance(tasks, str) and tasks.startswith(CODING)
+        given = {"model": self.inputs.model != NO_MODEL and not coding, "reward": self.inputs.reward is not None, "env": self.inputs.env is not None}
         if any(given.values()):
             unused = next(name for name, there in given.items() if there)
-            raise InputError(
-                f"--{unused} does nothing here: what acts and what judges comes with the world that --tasks names, {self.inputs.tasks}; leave it out"
-            )
-        self.world = open_world(self.inputs.tasks, self.run.seed)
-        self.world.ledger = self.run.ledger
+            raise InputError(f"--{unused} does nothing here: what acts and what judges comes with the world that --tasks names, {tasks}; leave it out")
+        if coding:
+            from etude.agents.opening import open_coding_agents
+
+            self.world: World = open_coding_agents(tasks, self.inputs.model, self.config.endpoint, seed=self.run.seed)
+        else:
+            self.world = open_world(tasks, self.run.seed)
+        self.world.ledger, self.world.workers = self.run.ledger, self.config.parallel
         self.rule = self.config.growing()
         self.archive = Archive(require_plain(self.world.root(), f"root() of {self.inputs.tasks}"), self.world.tasks)
         self.stalled = False
@@ -186,13 +195,16 @@ class HGM(SearchMethod):
         if not self.stalled:
             return None
         archive = self.archive
-        return f"of {len(archive)} agents none is to be tried again, after {archive.evaluations} trials, and no more changes are allowed"
+        changes = f"the last {archive.failed_in_a_row} changes failed" if archive.failed_in_a_row >= MOST_FAILED else "no more changes are allowed"
+        return f"of {len(archive)} agents none is to be tried again, after {archive.evaluations} trials, and {changes}"
 
     def records(self) -> Sequence[Mapping[str, Any]]:
         nodes = self.archive.tree.nodes
 
         def details(node: Node) -> str:
-            return self.world.change(node.state, nodes[node.parent].state) if node.parent is not None else ""
+            change = self.world.change(node.state, nodes[node.parent].state) if node.parent is not None else ""
+            lost = [f"A change of agent {node.number} that gave none:\n{log}" for log in self.archive.history(node.number).failures]
+            return "\n\n".join(filter(None, [change, *lost]))
 
         title = f"{len(nodes)} agents, {self.archive.evaluations} trials"
         return [tree_record(self.archive.tree, title, label=lambda node: self.world.describe(node.state), details=details, chosen=[self.best])]
@@ -202,6 +214,10 @@ class HGM(SearchMethod):
 
     def restore_search(self, plain: Mapping[str, Any]) -> None:
         self.archive, self.stalled = Archive.from_plain(plain), plain["stalled"]
+
+    def close(self) -> None:
+        if hasattr(self, "world"):
+            self.world.close()
 
     def export(self, folder: Any) -> None:
         """`agent.json`, the agent that was taken with its trials, and the whole tree."""

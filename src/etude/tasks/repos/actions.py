@@ -23,7 +23,7 @@ from etude.tasks.repos.store import GitError, GitStore, plain_path
 
 OPEN, CLOSE = "<action>", "</action>"
 VERBS = ("list", "search", "view", "edit", "test", "submit")
-INSTRUCTION = f"""Mend a fault in a Python repository. Each of your turns may begin with thoughts and ends with one action between {OPEN} and {CLOSE}:
+FORM = f"""Each of your turns may begin with thoughts and ends with one action between {OPEN} and {CLOSE}:
 list [FOLDER] - the files
 search TEXT - lines that hold exactly this text
 view FILE [FIRST-LAST] - a file, or some of its lines
@@ -33,7 +33,9 @@ the lines as they are
 =======
 the lines as they should be
 >>>>>>> REPLACE
-(nothing between the first two marks: a new file)
+(nothing between the first two marks: a new file)"""
+"""What a model is told of the actions that all repositories have."""
+INSTRUCTION = f"""Mend a fault in a Python repository. {FORM}
 test [FILE or FILE::TEST ...] - run tests, all of them where none is named
 submit - hand in the repository as it is; hidden tests then decide"""
 _EDIT = re.compile(r"\s*<{5,9} SEARCH[^\S\n]*\n(?P<old>.*?)^={5,9}[^\S\n]*\n(?P<new>.*?)^>{5,9} REPLACE\s*", re.DOTALL | re.MULTILINE)
@@ -72,6 +74,18 @@ def action_in(text: str) -> Action:
         got = f"{verb[:40]!r} is no action.{nearest(verb, VERBS, count=1)}" if verb else "this turn has no action."
         raise InputError(f"{got} Expected one of {', '.join(VERBS)} between {OPEN} and {CLOSE}")
     return Action(verb, argument.strip(), body)
+
+
+def carried_out(store: GitStore, tree: str, action: Action) -> tuple[str, str, str | None]:
+    """What a look or an edit gives: the words for the model, the tree afterwards, and the file that was changed, if any.
+
+    Raises InputError, in words for the model, where it cannot be done.
+    """
+    if action.verb == "edit":
+        after, path = edited(store, tree, action)
+        return f"{path} is changed", after, path
+    looks = {"list": listed, "search": found, "view": viewed}
+    return looks[action.verb](store, tree, action.argument), tree, None
 
 
 def listed(store: GitStore, tree: str, folder: str) -> str:

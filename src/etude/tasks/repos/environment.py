@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from etude.errors import InputError
 from etude.sandbox.base import cut
 from etude.tasks.base import EPISODE_TAGS, Environment, EnvironmentStep
-from etude.tasks.repos.actions import Action, action_in, edited, found, listed, viewed
+from etude.tasks.repos.actions import Action, action_in, carried_out
 from etude.tasks.repos.store import GitError, GitStore, plain_path
 from etude.tasks.repos.testing import TestReport
 from etude.tasks.repos.verdict import with_hidden_tests
@@ -109,18 +109,13 @@ class RepositoryEnvironment(Environment):
 
     def _carried_out(self, action: Action, info: dict[str, Any]) -> str:
         store, _ = self._place()
-        if action.verb == "list":
-            return listed(store, self._tree, action.argument)
-        if action.verb == "search":
-            return found(store, self._tree, action.argument)
-        if action.verb == "view":
-            return viewed(store, self._tree, action.argument)
-        if action.verb == "edit":
-            self._tree, path = edited(store, self._tree, action)
-            self._progress.edits += 1
-            if path not in self._progress.edited_files:
-                self._progress.edited_files.append(path)
-            return f"{path} is changed"
+        if action.verb != "test":
+            said, self._tree, path = carried_out(store, self._tree, action)
+            if path is not None:
+                self._progress.edits += 1
+                if path not in self._progress.edited_files:
+                    self._progress.edited_files.append(path)
+            return said
         report = self._tasks.runner.run(store, self._tree, self._selected(action.argument))
         self._progress.test_runs += 1
         if report.complete:

@@ -31,6 +31,8 @@ OPTIONS = {
 }
 COUNTED = ("edits", "test_runs", "invalid_actions", "empty_patch", "forged")
 """Tags of an episode that are recorded as components too, without weight."""
+MOST_VERDICTS = 5000
+"""Verdicts that are kept."""
 MOST_VISIBLE = 10
 """Failing tests that a prompt names."""
 _PATCH = re.compile(r"```(?:diff|patch)[^\S\n]*\n(.*?)```", re.DOTALL)
@@ -68,6 +70,7 @@ class RepositoryTasks(FiniteTasks):
         self._instances = {instance.id: instance for instance in instances}
         self._stores = {repo: GitStore(sources[repo]) for repo in dict.fromkeys(instance.repo for instance in instances)}
         self._starts = {instance.id: self._start(instance) for instance in instances}
+        self._verdicts: dict[tuple[str, str], Verdict] = {}
         self.runner = TestRunner(seconds=seconds, memory=memory, workers=workers)
         tasks = {instance.id: _task(instance, self._stores[instance.repo], self._starts[instance.id]) for instance in instances}
         train = [tasks[instance.id] for instance in instances if instance.split == "train"]
@@ -111,9 +114,18 @@ class RepositoryTasks(FiniteTasks):
         return self._stores[instance.repo], self._starts[instance.id]
 
     def judge(self, task: Task, tree: str) -> Verdict:
-        """What the hidden tests say of a version of the repository."""
+        """What the hidden tests say of a version of the repository. They run once for each version of late."""
         store, start = self.start_of(task)
-        return verdict(store, self.runner, self.instance(task), start, tree)
+        key = (task.id, tree)
+        judged = self._verdicts.get(key)
+        if judged is None:
+            judged = verdict(store, self.runner, self.instance(task), start, tree)
+            # A run that was cut short, by a busy machine perhaps, is no lasting knowledge.
+            if judged.resolved or judged.pass_to_pass > 0:
+                if len(self._verdicts) >= MOST_VERDICTS:
+                    self._verdicts.clear()
+                self._verdicts[key] = judged
+        return judged
 
     def verify(self, task: Task, text: str) -> Mapping[str, float]:
         """The verdict on a text that is a patch, or holds one as its last block marked as `diff`: for models that write it at one go."""

@@ -17,6 +17,8 @@ from etude.tasks.repos.store import GitStore
 RUNNER = Path(__file__).with_name("pytest_in_jail.py").read_text()
 _VARYING = ((re.compile(r" in \d+\.\d+s(?: \(\d+:\d\d:\d\d\))?"), ""), (re.compile(r"\b0x[0-9a-f]{6,}\b"), "0x..."))
 """What differs between equal runs, times and addresses, and what stands in its place. So the same tests of the same files give the same words."""
+MOST_REMEMBERED = 500
+"""Reports that are kept: the same tests of the same tree are run once."""
 CODE = 1_000_000
 """Characters of the call: the runner, and names of tests."""
 
@@ -63,9 +65,22 @@ class TestRunner:
             seconds=seconds, memory=memory, disk=disk, output=400_000, file=64 << 20, code=CODE, processor=4 * seconds, processes=64, open_files=256
         )
         self._jail = JailSandbox(limits, workers, preload=("pytest",))
+        self._remembered: dict[tuple[str, tuple[str, ...]], TestReport] = {}
 
-    def run(self, store: GitStore, tree: str, selected: Sequence[str] = ()) -> TestReport:
-        """Run the selected tests of a tree (files, folders or node ids), or all of them."""
+    def run(self, store: GitStore, tree: str, selected: Sequence[str] = (), *, again: bool = False) -> TestReport:
+        """Run the selected tests of a tree (files, folders or node ids), or all of them. again: although the same ones of the same tree came to an end lately."""
+        key = (tree, tuple(selected))
+        known = None if again else self._remembered.get(key)
+        if known is not None:
+            return known
+        report = self._run(store, tree, selected)
+        if report.complete:
+            if len(self._remembered) >= MOST_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = report
+        return report
+
+    def _run(self, store: GitStore, tree: str, selected: Sequence[str]) -> TestReport:
         folders = ["", "src"] if any(path.startswith("src/") for path in store.paths(tree)) else [""]
         code = f"{RUNNER}\n\noutcomes({list(selected)!r}, {folders!r})"
         return report_of(self._jail.run_in(store.archive(tree), code))
