@@ -33,6 +33,7 @@ _FAMILIES = {
     "column-sums": "column_sums:ColumnSums",
     "crafting": "crafting:Crafting",
     "repair": "repair:Repair",
+    "bug-hunt": "bug_hunt:BugHunt",
 }
 
 

@@ -1,0 +1,322 @@
+"""SWE-Search: an agent's actions as a tree, searched best first by what a judge says of each of them (arXiv:2410.20285).
+
+An agent that mends software acts in one line: it searches, reads, edits, runs tests, hands in. An early wrong turn costs the whole attempt. Here every action is a node that
+can be gone on from, since the environment can be set back. A value agent says of each action how much it helped (-100 to 100), why, and what another attempt should do. The
+next action is taken at the node with the highest score: its value, a term for what was seldom visited, and rules of thumb. Who acts at a node for the second time is told
+what the other branch did and how that was valued. In the end a discriminator takes one of the finished attempts: by the mean value on its path, or after a debate.
+
+The baseline is the same agent and judge without a tree: `--how restarts` starts again and again and takes the attempt of the best path, `--how once` is the agent as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le
+
+from etude.config import NO_MODEL, AtLeastOne, Count, EndpointConfig, JudgeConfig, NonNegative
+from etude.errors import InputError
+from etude.evals.judged_values import agreement
+from etude.method import register
+from etude.models.opening import open_responder
+from etude.models.responders import CountedResponder, Responder
+from etude.models.sampling import SamplingParams
+from etude.rewards.judges import ResponderJudge
+from etude.rollouts.episodes import close_all
+from etude.search.acting import ActionTree, Actor
+from etude.search.action_search import ActionSearch, Ends, Hindsight, How
+from etude.search.best_first import Exploit, Weights, value_of
+from etude.search.discriminator import By, Debate
+from etude.search.hindsight import From, Say
+from etude.search.record import tree_record
+from etude.search.scripts import script_of, scripted_model
+from etude.search.tree import Node
+from etude.search.value_agent import Source, ValueAgent, shortened
+from etude.searching import SearchConfig, SearchMethod
+from etude.tasks.loading import load_tasks
+from etude.types import Metrics, Task
+
+SHOWN = 8
+"""Trees that are shown and written to search.json; those that are still growing come first."""
+
+
+@dataclass
+class ScriptConfig:
+    """The scripted agent and judge (--model none), for tasks that have one."""
+
+    noise: NonNegative = 30.0
+    """Standard deviation of the scripted judge's values."""
+    obedience: Annotated[float, Ge(0), Le(1)] = 0.8
+    """How often the scripted agent listens to hindsight."""
+
+
+@dataclass
+class SWESearchConfig(SearchConfig):
+    """Options of SWE-Search."""
+
+    parallel: AtLeastOne = 16
+    """Tasks that are searched side by side; an iteration is one action more in each of them."""
+    search_tasks: AtLeastOne = 20
+    """Tasks that are searched, a tree each."""
+    split: Literal["held-out", "train"] = "held-out"
+    """Where they are from."""
+    how: How = "best-first"
+    """Which node is gone on from: the best one of the tree; or, as baselines, the newest one and the start again when that attempt has ended, or one attempt alone."""
+    preset: Literal["plain", "development", "refactored"] = "plain"
+    """Weights of the terms of a node's score: the plain rule, or the heuristics of one of the paper's two code bases."""
+    weights: str = ""
+    """Weights over the preset, as `exploration=30,good_leaf=20`; 0 leaves a term out."""
+    exploit: Exploit = "own"
+    """What a node is worth: its own value, the mean over its path, or the mean of all values below it (W / N)."""
+    tree_iterations: AtLeastOne = 100
+    """Actions tried in a tree."""
+    tree_steps: Count = 0
+    """Environment steps of a tree (0: no limit)."""
+    tree_tokens: Count = 0
+    """Tokens that all models together may read and write for a tree (0: no limit)."""
+    most_children: AtLeastOne = 3
+    """Actions tried at one node."""
+    most_depth: AtLeastOne = 20
+    """Actions of an attempt."""
+    most_finished: Count = 5
+    """Attempts that have ended after which a tree is done (0: no limit)."""
+    stop_value: Annotated[float, Gt(-100), Le(101)] = 101.0
+    """Value of a finished attempt that ends a tree once `least_finished` have ended (101: none does)."""
+    least_finished: AtLeastOne = 2
+    """Attempts that must have ended for that."""
+    temperature: NonNegative = 0.7
+    """Temperature of the agent."""
+    action_tokens: Count = 0
+    """Tokens of a turn (0: what the task set asks for)."""
+    structured: bool = False
+    """Ask for turns as JSON objects with a thought and an action."""
+    guided: bool = False
+    """Tell the agent of the phases of the work: search, identify, plan, edit, test, and that it may go back to an earlier one."""
+    value: Source = "judge"
+    """Who values actions: the judge; the judge with a rule's value as a hint; the rule alone; or, as controls, random numbers, everywhere or but for the ends of attempts."""
+    opinions: AtLeastOne = 1
+    """Judgements of an action, whose mean counts."""
+    judged: Literal["all", "ends"] = "all"
+    """Which actions are valued; restarts can do with those that end an attempt."""
+    judge_style: Literal["json", "lines"] = "json"
+    """Form of a judgement; `lines` for small models."""
+    judge_sees_tree: bool = False
+    """Show the judge all attempts so far with their values."""
+    hindsight: Say = "feedback"
+    """What the agent is told of other branches: nothing, why they were valued so, or the judge's advice."""
+    hindsight_from: From = "all"
+    """Of which branches: the worst, the latest, or all."""
+    hindsight_below: Annotated[float, Ge(-100), Le(100)] = 100.0
+    """Only branches of at most this value are told of."""
+    pick: By = "path"
+    """Which finished attempt is taken: that of the highest mean value on its path, or of the highest last value; or what a debate comes to."""
+    agents: AtLeastOne = 5
+    """Agents of a debate."""
+    rounds: AtLeastOne = 3
+    """Rounds of a debate."""
+    hand_in: str = "submit"
+    """Action that hands in what an unfinished attempt has made, when it is measured and nothing better is there (empty: it counts as wrong)."""
+    script: ScriptConfig = field(default_factory=ScriptConfig)
+    judging: JudgeConfig = field(default_factory=JudgeConfig)
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+
+
+PHASES = (
+    "Work in phases: search for where the cause may be, identify the place by reading it, plan the change, make it, and run tests. "
+    "You may go back to an earlier phase at any time, and run tests whenever they tell you something."
+)
+
+
+@register(
+    slug="swe-search",
+    name="SWE-Search",
+    family="search",
+    paper="2410.20285",
+    title="SWE-Search: Enhancing Software Agents with Monte Carlo Tree Search and Iterative Refinement",
+    summary="searches an agent's actions as a tree, by what a judge says of each, and tells it what other branches did",
+    config=SWESearchConfig,
+    evolves="code",
+    signal="judge",
+    rollouts="search",
+)
+class SWESearch(SearchMethod):
+    """A tree of actions for each of some tasks. `--model` acts, `--judge` values; with `--model none` a scripted model does both, in tasks that have one."""
+
+    config: SWESearchConfig
+    defaults: ClassVar[Mapping[str, Any]] = {**SearchMethod.defaults, "model": NO_MODEL, "tasks": "bug-hunt", "tree_steps": 40, "evaluate_every": 0}
+    spends = frozenset({"tokens", "calls", "evaluations", "env-steps", "rollouts"})
+
+    def setup(self) -> None:
+        config, inputs = self.config, self.inputs
+        self.task_set = load_tasks(inputs.tasks, reward=inputs.reward, env=inputs.env, seed=self.run.seed)
+        tasks = self._tasks()
+        weights = Weights.preset(config.preset, config.weights)
+        acting, judging = self._responders(tasks)
+        judge_params = SamplingParams(config.judging.judge_tokens, config.judging.judge_temperature)
+        judge = ResponderJudge(judging, "the judge", judge_params, self.run.ledger)
+        params = SamplingParams(config.action_tokens or self.task_set.max_new_tokens, config.temperature, stop=self.task_set.stop)
+        self.search = ActionSearch(
+            actor=Actor(CountedResponder(acting, self.run.ledger), params, config.structured, PHASES if config.guided else ""),
+            agent=ValueAgent(config.value, judge, config.judge_style, config.opinions, config.judge_sees_tree),
+            ledger=self.run.ledger,
+            key=(self.run.seed,),
+            how=config.how,
+            weights=weights,
+            exploit=config.exploit,
+            ends=Ends(
+                config.tree_iterations,
+                config.most_depth,
+                config.most_children,
+                config.tree_steps,
+                config.tree_tokens,
+                config.most_finished,
+                config.stop_value,
+                config.least_finished,
+            ),
+            told=Hindsight(config.hindsight, config.hindsight_from, config.hindsight_below),
+            judged=config.judged,
+            by=config.pick,
+            debate=Debate(CountedResponder(judging, self.run.ledger, "debate"), judge_params, config.agents, config.rounds)
+            if config.pick == "debate"
+            else None,
+            changed=self.changed,
+        )
+        self.trees = [ActionTree.plant(self.task_set, task, self.run.rng("tree", task.id)) for task in tasks]
+
+    def iterate(self, count: int) -> Metrics:
+        """Rounds of one action more in each of the first `parallel` tasks that are not done."""
+        for _ in range(count):
+            open_trees = [tree for tree in self.trees if not tree.ended][: self.config.parallel]
+            if not open_trees or not self.room():
+                break
+            self.search.round(open_trees)
+        nodes = [node for tree in self.trees for node in tree.tree.nodes[1:]]
+        values = [value for node in nodes if (value := value_of(node)) is not None]
+        return {
+            "search/nodes": float(len(nodes)),
+            "search/tasks_done": float(sum(bool(tree.ended) for tree in self.trees)),
+            "search/finished": float(sum(len(tree.finished()) for tree in self.trees)),
+            "search/duplicates": float(sum(node.state["duplicate"] for node in nodes)),
+            "search/unvalued": float(len(nodes) - len(values)),
+            "search/depth": float(max((node.depth for node in nodes), default=0)),
+            **({"search/value": mean(values)} if values else {}),
+        }
+
+    def done(self) -> str | None:
+        return None if any(not tree.ended for tree in self.trees) else f"the search of all {len(self.trees)} tasks has ended"
+
+    def evaluate(self) -> Metrics:
+        """What the hidden tests say of what would be handed in now; of the attempts that have ended, whether any is right; and how far the judge's values go with that."""
+        standing = [(tree, self.search.standing(tree)) for tree in self.trees]
+        ended = [list(tree.outcomes.values()) for tree in self.trees]
+        return {
+            "eval/success": mean(self._outcome(tree, number) for tree, number in standing),
+            "eval/any": mean(max(outcomes, default=0.0) for outcomes in ended),
+            "eval/finished": mean(float(bool(outcomes)) for outcomes in ended),
+            **agreement(list(self._rows())),
+        }
+
+    def _outcome(self, tree: ActionTree, number: int | None) -> float:
+        if number is None:
+            return 0.0
+        if number in tree.outcomes or not self.config.hand_in:
+            return tree.outcomes.get(number, 0.0)
+        if (tree.task.id, number) not in self._handed_in:
+            self._handed_in[tree.task.id, number] = tree.handed_in(number, self.config.hand_in)
+        return self._handed_in[tree.task.id, number]
+
+    @cached_property
+    def _handed_in(self) -> dict[tuple[str, int], float]:
+        return {}
+
+    def _rows(self) -> Iterator[tuple[str, float, float]]:
+        for tree in self.trees:
+            reached: dict[int, float] = {}
+            for end, outcome in tree.outcomes.items():
+                for node in tree.tree.path(end):
+                    reached[node.number] = max(reached.get(node.number, 0.0), outcome)
+            for number, outcome in reached.items():
+                node = tree.tree.nodes[number]
+                if (value := value_of(node)) is not None:
+                    yield node.state["kind"], value, outcome
+
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        shown = sorted(self.trees, key=lambda tree: (bool(tree.ended), -len(tree.tree)))[:SHOWN]
+        return [self._record(tree) for tree in shown]
+
+    def _record(self, tree: ActionTree) -> dict[str, Any]:
+        said = f"; settled on {tree.picked}: {tree.why}" if tree.why else ""
+        title = f"{tree.task.id}: {tree.steps} environment steps, {len(tree.finished())} attempts ended{said}"
+        standing = self.search.standing(tree) if tree.why else None
+        return tree_record(tree.tree, title, label=_label, details=_details, chosen=[] if standing is None else [standing])
+
+    def plain_search(self) -> dict[str, Any]:
+        return {"trees": [tree.to_plain() for tree in self.trees]}
+
+    def restore_search(self, plain: Mapping[str, Any]) -> None:
+        if len(plain["trees"]) != len(self.trees):
+            raise InputError(f"the search was of {len(plain['trees'])} tasks, and is to be of {len(self.trees)}; go on with the tasks that it was begun with")
+        for tree, saved in zip(self.trees, plain["trees"], strict=True):
+            tree.restore(saved)
+
+    def export(self, folder: Any) -> None:
+        """`picked.jsonl`: of each task what is handed in, and why; and the trees."""
+        super().export(folder)
+        lines = []
+        for tree in self.trees:
+            number = self.search.standing(tree)
+            node = tree.tree.nodes[number or 0]
+            actions = [above.state["text"] for above in tree.tree.path(node.number)[1:]]
+            content = {"task": tree.task.id, "node": number, "why": tree.why, "product": node.state["product"], "value": value_of(node), "turns": actions}
+            lines.append(json.dumps(content, ensure_ascii=False))
+        (Path(folder) / "picked.jsonl").write_text("\n".join(lines) + "\n")
+
+    def close(self) -> None:
+        trees = getattr(self, "trees", [])
+        close_all([tree.environment for tree in trees])
+
+    def _tasks(self) -> list[Task]:
+        count = self.config.search_tasks
+        if self.config.split == "held-out":
+            return list(self.task_set.held_out())[:count]
+        tasks = {task.id: task for task in (self.task_set.train_task(self.run.seed, i) for i in range(count))}
+        return list(tasks.values())
+
+    def _responders(self, tasks: Sequence[Task]) -> tuple[Responder, Responder]:
+        """Who acts and who judges."""
+        config, inputs, judge = self.config, self.inputs, self.config.judging.judge
+        if judge in ("frozen", "average"):
+            raise InputError(f"--judge {judge} is for methods that train; expected live (who acts), a model, http://host:port/v1#NAME or openai:NAME")
+        if inputs.model == NO_MODEL:
+            script = script_of(self.task_set)
+            script.learn(tasks)
+            acting: Responder = scripted_model(script, noise=config.script.noise, obedience=config.script.obedience, seed=self.run.seed)
+        else:
+            acting = open_responder(inputs.model, config.endpoint, device=inputs.device, dtype=inputs.dtype)
+        if judge == "live":
+            return acting, acting
+        remote = EndpointConfig(**{**vars(config.endpoint), "base_url": config.endpoint.base_url if judge.startswith("openai:") else None})
+        return acting, open_responder(judge, remote, device=inputs.device, dtype=inputs.dtype)
+
+
+def _label(node: Node) -> str:
+    if node.parent is None:
+        return "start"
+    value = value_of(node)
+    worth = "duplicate" if node.state["duplicate"] else "no value" if value is None else f"{value:.0f}"
+    return f"{worth}: {shortened(node.state['action'].partition(chr(10))[0], 60)}"
+
+
+def _details(node: Node) -> str:
+    if node.parent is None:
+        return ""
+    state = node.state
+    answer = "\n".join(message["content"] for message in state["messages"])
+    parts = {"": state["text"], "answer": answer, "explanation": state["explanation"], "feedback": state["feedback"], "told of": state["hint"]}
+    return "\n\n".join(f"{name}: {text}" if name else text for name, text in parts.items() if text)
