@@ -88,8 +88,9 @@ class ActionTree:
     """The tree of one task's episodes.
 
     A node's state holds `text` (the turn), `action` (without thoughts), `kind`, `messages` (what the environment answered), `snapshot`, `product` (what was made so far),
-    `files` and `spans` that the actions up to here name, `failed`, `tests` ([passed, failed] of a run of visible tests, else None), `duplicate`, `hint`; and whatever its search adds,
-    such as `value`. outcomes: node -> what the environment's own verdict was, for ends: for measuring, never for searching. The environment is reset, and stands anywhere.
+    `files` and `spans` that the actions up to here name, `failed`, `tests` ([passed, failed] of a run of visible tests, else None), `duplicate`, `hint`; and whatever its
+    search adds, such as `value`. outcomes: node -> what the environment's own verdict was, for ends: for measuring, never for searching. The environment is reset, and
+    stands anywhere.
     """
 
     task: Task

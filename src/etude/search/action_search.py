@@ -72,7 +72,8 @@ class Hindsight:
 class ActionSearch:
     """The search of some trees. judged: which actions are valued, all or only those that end an attempt (enough where nothing is chosen by values on the way).
 
-    changed: called after each round. key: what its random numbers depend on.
+    by, debate, again: how one of the finished attempts is taken in the end; see `etude.search.discriminator`. changed: called after each round. key: what its random numbers
+    depend on.
     """
 
     actor: Actor
@@ -87,6 +88,7 @@ class ActionSearch:
     judged: Literal["all", "ends"] = "all"
     by: By = "path"
     debate: Debate | None = None
+    again: ValueAgent | None = None
     changed: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -170,7 +172,7 @@ class ActionSearch:
         if not tree.ended:
             tree.ended = self.ends.why(tree)
         if tree.ended and not tree.why:
-            tree.picked, tree.why, tokens = pick(tree, self.by, self.debate, (*self.key, tree.task.id))
+            tree.picked, tree.why, tokens = pick(tree, self.by, debate=self.debate, again=self.again, key=(*self.key, tree.task.id))
             tree.tokens += tokens
 
     def standing(self, tree: ActionTree) -> int | None:

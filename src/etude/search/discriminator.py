@@ -6,18 +6,18 @@ Nothing here knows what hidden tests say.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Literal
 
 from etude.models.responders import Asked, Responder
-from etude.models.sampling import SamplingParams
+from etude.models.sampling import SamplingParams, stream_key
 from etude.models.structured import ask_structured
 from etude.search.acting import ActionTree, tokens_of
 from etude.search.best_first import value_of
 from etude.search.tree import Node, Tree
-from etude.search.value_agent import shortened
+from etude.search.value_agent import Candidate, ValueAgent, shortened
 from etude.types import Message
 
 By = Literal["path", "value", "debate"]
@@ -98,20 +98,35 @@ class Debate:
         return "\n\n## What was said last\n" + "\n".join(others) if others else ""
 
 
-def path_mean(tree: Tree, node: Node) -> float:
-    """Mean of the values on the way to a node, the root's left out; the worst possible where there is none."""
-    known = [value for above in tree.path(node.number) if (value := value_of(above)) is not None]
+def path_mean(tree: Tree, node: Node, values: Mapping[int, float] | None = None) -> float:
+    """Mean of the values on the way to a node, the root's left out; the worst possible where there is none. values: others than the nodes' own, by number."""
+    own = (value_of(above) if values is None else values.get(above.number) for above in tree.path(node.number))
+    known = [value for value in own if value is not None]
     return mean(known) if known else -100.0
 
 
-def by_path(tree: Tree, nodes: Sequence[Node]) -> Node:
+def by_path(tree: Tree, nodes: Sequence[Node], values: Mapping[int, float] | None = None) -> Node:
     """The node with the highest mean value on its path; of equals the first."""
-    return max(nodes, key=lambda node: (path_mean(tree, node), -node.number))
+    return max(nodes, key=lambda node: (path_mean(tree, node, values), -node.number))
 
 
 def by_value(nodes: Sequence[Node]) -> Node:
     """The node with the highest value of its own; of equals the first."""
     return max(nodes, key=lambda node: (value if (value := value_of(node)) is not None else -100.0, -node.number))
+
+
+def valued_again(tree: ActionTree, nodes: Sequence[Node], agent: ValueAgent, key: Sequence[int | str]) -> tuple[dict[int, float], int]:
+    """Further opinions of all actions on the way to some nodes, by their numbers, and the tokens that they took. The values that a search followed are higher than they should
+    be where it followed them, by the winner's curse; these are not."""
+    wanted = sorted({above.number for node in nodes for above in tree.tree.path(node.number)[1:]})
+    asked = []
+    for number in wanted:
+        node = tree.tree.nodes[number]
+        assert node.parent is not None, "the root is on no list"
+        asked.append(Candidate(tree, node.parent, node.state, node.terminal, stream_key(*key, "again", number)))
+    said = agent.values(asked)
+    found = {number: valued.value for number, valued in zip(wanted, said, strict=True) if valued.value is not None}
+    return found, sum(valued.tokens for valued in said)
 
 
 def candidates(tree: ActionTree) -> list[Node]:
@@ -127,8 +142,13 @@ def candidates(tree: ActionTree) -> list[Node]:
     return sorted(found.values(), key=lambda node: node.number)
 
 
-def pick(tree: ActionTree, by: By = "path", debate: Debate | None = None, key: Sequence[int | str] = ()) -> tuple[int | None, str, int]:
-    """The node that is handed in, why, and tokens that choosing took. A single candidate is taken; without one the leaf with the best path; None where nothing was done."""
+def pick(
+    tree: ActionTree, by: By = "path", *, debate: Debate | None = None, again: ValueAgent | None = None, key: Sequence[int | str] = ()
+) -> tuple[int | None, str, int]:
+    """The node that is handed in, why, and tokens that choosing took. A single candidate is taken; without one the leaf with the best path; None where nothing was done.
+
+    debate: who argues, for `by="debate"`. again: who values the candidates' paths anew, for `by="path"`.
+    """
     choices = candidates(tree)
     if not choices:
         leaves = tree.leaves()
@@ -139,4 +159,5 @@ def pick(tree: ActionTree, by: By = "path", debate: Debate | None = None, key: S
         return debate.conclude(tree, choices, key)
     if by == "value":
         return by_value(choices).number, f"the highest value of {len(choices)} candidates", 0
-    return by_path(tree.tree, choices).number, f"the highest mean value on the path of {len(choices)} candidates", 0
+    values, tokens = valued_again(tree, choices, again, key) if again is not None else (None, 0)
+    return by_path(tree.tree, choices, values).number, f"the highest mean value on the path of {len(choices)} candidates", tokens

@@ -138,6 +138,12 @@ def script_of(task_set: TaskSet) -> Script:
     """The script of a task set. Raises InputError for one that has none."""
     if isinstance(task_set, BugHunt):
         return BugHuntScript()
+    from etude.tasks.repos import RepositoryTasks
+
+    if isinstance(task_set, RepositoryTasks):
+        from etude.search.repository_script import RepositoryScript
+
+        return RepositoryScript(task_set)
     raise InputError(f"there is no scripted model for tasks of {task_set.name}; expected bug-hunt or repos:FOLDER, or name who acts with --model")
 
 
