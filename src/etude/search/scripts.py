@@ -23,6 +23,9 @@ from etude.tasks.base import TaskSet
 from etude.tasks.builtin.bug_hunt import DECISIONS, BugHunt, decided, right_prefix
 from etude.types import Message, Task
 
+FORM = "Answer with one JSON object"
+"""How the request for an object begins that is put behind a message."""
+_BEHIND = re.compile(rf"\n\n(?:{re.escape(HEAD)}|{FORM})")
 _TRIED = re.compile(rf"^{re.escape(HEAD)}\ntried: (.*?)\nvalue from -100 to 100: (-?\d+)", re.DOTALL | re.MULTILINE)
 _STEP = re.compile(r"^\d+\. (.*?)\n-> ", re.DOTALL | re.MULTILINE)
 _SECTION = re.compile(r"^## ", re.MULTILINE)
@@ -119,12 +122,13 @@ def scripted_model(script: Script, *, noise: float = 30.0, obedience: float = 0.
 
     def acted(situation: Situation) -> str:
         said, last = [message for message in situation.messages if message.role != "system"], situation.last
-        task = script.task(said[0].content.partition(f"\n\n{HEAD}")[0])
+        task = script.task(_BEHIND.split(said[0].content)[0])
         options = dict(script.options(task, [stated_action(message.content) for message in said if message.role == "assistant"]))
         tried = {action for action, _ in _TRIED.findall(last)}
         if tried and situation.random.random() < obedience:
             options = {action: chance for action, chance in options.items() if stated_action(action) not in tried} or options
-        return _drawn(options, situation.random)
+        action = _drawn(options, situation.random)
+        return json.dumps({"thought": "", "action": stated_action(action)}) if FORM in last else action
 
     rules = [
         Rule("judge", lambda messages: LAST in messages[-1].content, judged),
