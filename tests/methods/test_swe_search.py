@@ -189,7 +189,7 @@ def test_a_model_that_runs_here_acts_and_a_rule_judges(tmp_path: Path) -> None:
         "swe-search",
         out=tmp_path / "run",
         model="tiny",
-        tasks="repair",
+        tasks="repair:held_out_tasks=2",
         value="rule",
         hindsight="off",
         quiet=True,
@@ -203,10 +203,11 @@ def test_a_model_that_runs_here_acts_and_a_rule_judges(tmp_path: Path) -> None:
 
 def test_what_cannot_be_searched_is_refused(tmp_path: Path) -> None:
     for given, said in (
-        ({"tasks": "arithmetic", "model": "tiny"}, "answered in one turn"),
-        ({"tasks": "repair"}, "there is no scripted model for tasks of repair"),
-        ({"tasks": "calculator", "model": "tiny", "value": "rule"}, "can't be gone back to"),
+        ({"tasks": "arithmetic:held_out_tasks=2", "model": "tiny"}, "answered in one turn"),
+        ({"tasks": "repair:held_out_tasks=2"}, "there is no scripted model for tasks of repair"),
+        ({"tasks": "calculator:held_out_tasks=2", "model": "tiny", "value": "rule"}, "can't be gone back to"),
         ({"judge": "frozen"}, "for methods that train"),
+        ({"weights": "deep=3"}, "is no setting"),
         ({"judged": "ends"}, "needs the values of all actions"),
         ({"opinions": 2}, "all opinions would be the same"),
     ):
@@ -218,6 +219,6 @@ def test_agreement_of_values_with_outcomes() -> None:
     rows = [("look", 10.0, 0.0), ("look", 20.0, 1.0), ("edit", 5.0, 1.0)]
     found = agreement(rows)
     assert found["eval/agreement_look"] == pytest.approx(1.0)
-    # Means 35/3 and 2/3: covariance over the deviations is -0.1889822.
-    assert found["eval/agreement"] == pytest.approx(-0.1889822)
+    # Means 35/3 and 2/3: the deviations' products add up to 5/3.
+    assert found["eval/agreement"] == pytest.approx(0.1889822)
     assert "eval/agreement_edit" not in found

@@ -47,6 +47,8 @@ from etude.types import Metrics, Task
 
 SHOWN = 8
 """Trees that are shown and written to search.json; those that are still growing come first."""
+FORM_TOKENS = 128
+"""Tokens that a JSON object with a thought may have besides the action."""
 
 
 @dataclass
@@ -96,7 +98,7 @@ class SWESearchConfig(SearchConfig):
     temperature: NonNegative = 0.7
     """Temperature of the agent."""
     action_tokens: Count = 0
-    """Tokens of a turn (0: what the task set asks for)."""
+    """Tokens of a turn (0: what the task set asks for, and 128 more where turns are objects)."""
     structured: bool = False
     """Ask for turns as JSON objects with a thought and an action."""
     guided: bool = False
@@ -227,8 +229,8 @@ def make_search(
         tried="The world's numbers, C = 30, four children, the margins of 10 and 6 points and the third come from a pilot of other code and were not changed. Seeds 0, 1, 2 "
         "(300 bugs): swe-search 0.517, restarts 0.227, with twice the steps and judged at the ends 0.333, random values 0.020, random ones on the way 0.270, no hindsight "
         "0.440, one attempt 0.033, 60 steps 0.597 (restarts 0.290); C = 0 0.587, 10 0.560, 60 0.487; hindsight of the worst branch 0.500, of the latest 0.493; worth by path "
-        "0.507, by W / N 0.477; development weights 0.670, refactored ones 0.517; a debate 0.557; a noise of 60: 0.233 of 0.510, picked with five more opinions 0.490. What the "
-        "heuristics do better was found there, and stayed an ablation.",
+        "0.507, by W / N 0.477; development weights 0.670, refactored ones 0.517; a debate 0.557; a noise of 60: 0.233 of 0.510, picked with five more opinions 0.490. What "
+        "the heuristics do better was found there, and stayed an ablation.",
         seeds=reported_seeds(10),
         seeds_together=10,
         quick={"bugs": 5},
@@ -246,11 +248,12 @@ class SWESearch(SearchMethod):
         config, inputs = self.config, self.inputs
         self.task_set = load_tasks(inputs.tasks, reward=inputs.reward, env=inputs.env, seed=self.run.seed)
         tasks = self._tasks()
+        self.trees = [ActionTree.plant(self.task_set, task, self.run.rng("tree", task.id)) for task in tasks]
         acting, judging = self._responders(tasks)
-        params = SamplingParams(config.action_tokens or self.task_set.max_new_tokens, config.temperature, stop=self.task_set.stop)
+        tokens = config.action_tokens or self.task_set.max_new_tokens + FORM_TOKENS * config.structured
+        params = SamplingParams(tokens, config.temperature, stop=self.task_set.stop)
         self.search = make_search(config, acting, judging, params, self.run.ledger, (self.run.seed,))
         self.search.changed = self.changed
-        self.trees = [ActionTree.plant(self.task_set, task, self.run.rng("tree", task.id)) for task in tasks]
 
     def iterate(self, count: int) -> Metrics:
         """Rounds of one action more in each of the first `parallel` tasks that are not done."""
