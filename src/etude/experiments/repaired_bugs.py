@@ -15,7 +15,7 @@ from typing import Any
 from etude.errors import InputError
 from etude.ledger import Budget, Ledger
 from etude.method import get_method
-from etude.methods.search.swe_search import make_search
+from etude.methods.search._action_options import make_search
 from etude.models.sampling import SamplingParams
 from etude.search.acting import ActionTree
 from etude.search.discriminator import pick
