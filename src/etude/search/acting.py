@@ -126,10 +126,6 @@ class ActionTree:
             ) from error
         return cls(task, environment, random, opening, Tree({"snapshot": snapshot, "product": environment.product()}))
 
-    @property
-    def live(self) -> bool:
-        return not self.ended
-
     def conversation(self, number: int, note: str = "") -> tuple[Message, ...]:
         """What the actor reads at a node. note: words put behind the last message."""
         said = list(self.opening)

@@ -32,4 +32,4 @@ def hindsight(children: Sequence[Node], *, say: Say = "feedback", which: From = 
         lines = [HEAD, f"tried: {shortened(child.state['action'], longest)}", f"value from -100 to 100: {value:.0f}"]
         words = child.state.get("feedback" if say == "feedback" else "explanation") or child.state.get("explanation") or ""
         told.append("\n".join([*lines, *([f"{'advice' if say == 'feedback' else 'why'}: {shortened(words, longest)}"] if words else [])]))
-    return "\n\n".join([*told, "Take another action, or say why the same one is right here."])
+    return "\n\n".join([*told, "Take a different action: the same one would lead to where that branch is."])
