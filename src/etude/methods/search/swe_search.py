@@ -246,9 +246,8 @@ class SWESearch(SearchMethod):
 def _label(node: Node) -> str:
     if node.parent is None:
         return "start"
-    value = value_of(node)
-    worth = "duplicate" if node.state["duplicate"] else "no value" if value is None else f"{value:.0f}"
-    return f"{worth}: {shortened(node.state['action'].partition(chr(10))[0], 60)}"
+    said = shortened(node.state["action"].partition("\n")[0], 60)
+    return f"duplicate: {said}" if node.state["duplicate"] else said
 
 
 def _details(node: Node) -> str:
