@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from etude.config import AtLeastOne, Count, EndpointConfig, JudgeConfig, NonNegative
+from etude.config import AtLeastOne, Count, EndpointConfig, NonNegative
 from etude.ledger import Ledger
 from etude.models.responders import CountedResponder, Responder
 from etude.models.sampling import SamplingParams
@@ -30,6 +30,18 @@ class ScriptConfig:
     """Standard deviation of the scripted judge's values."""
     obedience: Annotated[float, Ge(0), Le(1)] = 0.8
     """How often the scripted agent listens to hindsight."""
+
+
+@dataclass
+class ValueJudgeConfig:
+    """Which model judges actions."""
+
+    judge: str = "live"
+    """Judge: `live` (whoever acts), a model that runs here, or an endpoint (`http://host:port/v1#model`, or `openai:NAME`)."""
+    judge_tokens: AtLeastOne = 512
+    """Tokens a judgement may have."""
+    judge_temperature: NonNegative = 0.0
+    """Temperature of judgements (0: greedy)."""
 
 
 @dataclass
@@ -101,7 +113,7 @@ class SWESearchConfig(SearchConfig):
     hand_in: str = "submit"
     """Action that hands in what an unfinished attempt has made, when it is measured and nothing better is there (empty: it counts as wrong)."""
     script: ScriptConfig = field(default_factory=ScriptConfig)
-    judging: JudgeConfig = field(default_factory=JudgeConfig)
+    judging: ValueJudgeConfig = field(default_factory=ValueJudgeConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
 
 

@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
 from typing import Any, ClassVar
 
 from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
-from etude.config import NO_MODEL, EndpointConfig
+from etude.config import NO_MODEL
 from etude.errors import InputError
 from etude.evals.judged_values import agreement
 from etude.evals.measures import Final
 from etude.method import register
 from etude.methods.search._action_options import SWESearchConfig, make_search
 from etude.models.opening import open_responder
+from etude.models.remote import SCHEME
 from etude.models.responders import Responder
 from etude.models.sampling import SamplingParams
 from etude.rollouts.episodes import close_all
@@ -222,25 +224,32 @@ class SWESearch(SearchMethod):
     def _tasks(self) -> list[Task]:
         count = self.config.search_tasks
         if self.config.split == "held-out":
-            return list(self.task_set.held_out())[:count]
-        tasks = {task.id: task for task in (self.task_set.train_task(self.run.seed, i) for i in range(count))}
-        return list(tasks.values())
+            tasks = list(self.task_set.held_out())[:count]
+        else:
+            tasks = list({task.id: task for task in (self.task_set.train_task(self.run.seed, i) for i in range(count))}.values())
+        if not tasks:
+            raise InputError(f"nothing of {self.task_set.name} is held out; search its training tasks with --split train")
+        return tasks
 
     def _responders(self, tasks: Sequence[Task]) -> tuple[Responder, Responder]:
         """Who acts and who judges."""
-        config, inputs, judge = self.config, self.inputs, self.config.judging.judge
+        model, judge, script = self.inputs.model, self.config.judging.judge, self.config.script
         if judge in ("frozen", "average"):
             raise InputError(f"--judge {judge} is for methods that train; expected live (who acts), a model, http://host:port/v1#NAME or openai:NAME")
-        if inputs.model == NO_MODEL:
-            script = script_of(self.task_set)
-            script.learn(tasks)
-            acting: Responder = scripted_model(script, noise=config.script.noise, obedience=config.script.obedience, seed=self.run.seed)
+        if model == NO_MODEL:
+            known = script_of(self.task_set)
+            known.learn(tasks)
+            acting: Responder = scripted_model(known, noise=script.noise, obedience=script.obedience, seed=self.run.seed)
         else:
-            acting = open_responder(inputs.model, config.endpoint, device=inputs.device, dtype=inputs.dtype)
-        if judge == "live":
-            return acting, acting
-        remote = EndpointConfig(**{**vars(config.endpoint), "base_url": config.endpoint.base_url if judge.startswith("openai:") else None})
-        return acting, open_responder(judge, remote, device=inputs.device, dtype=inputs.dtype)
+            acting = self._opened(model, other=judge)
+        return acting, acting if judge == "live" else self._opened(judge, other=model)
+
+    def _opened(self, spec: str, *, other: str) -> Responder:
+        """A model by its name. The base URL belongs to those that are named openai:NAME."""
+        endpoint = self.config.endpoint
+        if other.startswith(SCHEME) and not spec.startswith(SCHEME):
+            endpoint = replace(endpoint, base_url=None)
+        return open_responder(spec, endpoint, device=self.inputs.device, dtype=self.inputs.dtype)
 
 
 def _label(node: Node) -> str:
