@@ -73,7 +73,6 @@ FORM_TOKENS = 128
             Arm("noisy judge, five opinions to pick", "swe-search", {"noise": 60.0, "pick_opinions": 5}),
             Arm("development weights", "swe-search", {"preset": "development"}),
             Arm("debate", "swe-search", {"pick": "debate", "agents": 5, "rounds": 1}),
-            Arm("60 steps", "swe-search", {"times": 1.5}),
             Arm("one attempt", "swe-search", {"how": "once"}),
         ),
         experiment="etude.experiments.repaired_bugs:repaired_bugs",
@@ -97,7 +96,7 @@ FORM_TOKENS = 128
             ),
             Comparison("the heuristics of the code", "development weights", "swe-search", Final("success"), role="ablation"),
             Comparison("a debate", "debate", "swe-search", Final("success"), role="ablation"),
-            Comparison("more steps", "60 steps", "swe-search", Final("success"), role="ablation"),
+            Comparison("the second half of the steps", "swe-search", None, Final("success") - Final("half"), role="ablation"),
             Comparison("over one attempt", "swe-search", "one attempt", Final("success"), role="ablation"),
         ),
         tried="The world's numbers, C = 30, four children, the margins of 10 and 6 points and the third come from a pilot of other code and were not changed. Seeds 0, 1, 2 "
