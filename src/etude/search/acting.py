@@ -57,6 +57,8 @@ class Actor:
         if self.guidance:
             asked = [replace(each, messages=(Message("system", self.guidance), *each.messages)) for each in asked]
         fitting = [each for each in asked if self.responder.fits(each.messages, self.params.max_new_tokens)]
+        if not fitting:
+            return [None] * len(asked)
         if self.structured:
             read = ask_structured(self.responder, fitting, Step, self.params, key=key)
             texts = [found.replies[-1].text if found.value is None else _written(found.value, each.messages) for each, found in zip(fitting, read, strict=True)]
