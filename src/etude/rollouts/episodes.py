@@ -18,7 +18,7 @@ from etude.errors import InputError, NonFiniteError
 from etude.ledger import FORWARD, Ledger
 from etude.models.language import LanguageModel
 from etude.models.sampling import FinishedEvent, Request, SamplingParams, stream_key
-from etude.tasks.base import EPISODE_TAGS, TOOL_COUNTS, Environment, EnvironmentStep, TaskSet
+from etude.tasks.base import EPISODE_TAGS, STEPS_TAKEN, TOOL_COUNTS, Environment, EnvironmentStep, TaskSet
 from etude.types import Completion, Message, Segment, StopReason, Task, Trajectory
 
 
@@ -242,7 +242,7 @@ class Episodes:
         if episode.environment is None:
             return None
         answer = episode.environment.step(completion.text)
-        self.ledger.environment_steps += 1
+        self.ledger.environment_steps += int(answer.info.get(STEPS_TAKEN, 1))
         episode.hear(answer)
         if answer.done:
             episode.stop_reason = "environment"

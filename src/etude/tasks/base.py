@@ -132,6 +132,8 @@ def total(components: Mapping[str, float], weights: Mapping[str, float]) -> floa
 
 RIGHT = 0.5
 """A verdict from here on counts as a right answer, where right and wrong ones are counted."""
+STEPS_TAKEN = "steps"
+"""Entry of a step's info: how many environment steps an action was that does several things at once; 1 where it is not there."""
 TOOL_COUNTS = frozenset({"tool_calls", "tool_errors"})
 """Entries of a step's info that are added up over an episode: calls of a tool in this step, and those of them that the tool itself says failed."""
 EPISODE_TAGS = "episode_tags"
@@ -156,6 +158,13 @@ class Environment(ABC):
 
     def close(self) -> None:
         """Release what the episode held."""
+
+    def product(self) -> str | None:
+        """What the episode has made so far, as text: a patch, a program; empty where it has made nothing yet, None where episodes make nothing that could be shown.
+
+        Whoever compares attempts sees it, so that nothing of what decides in the end may be in it.
+        """
+        return None
 
     def snapshot(self) -> Any:
         """State to return to with `restore`; needed by search methods only."""

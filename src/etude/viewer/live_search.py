@@ -20,6 +20,7 @@ COLUMNS = (
     ("agents", "search/agents", count),
     ("trials", "search/trials", count),
     ("nodes", "search/nodes", count),
+    ("ended", "search/finished", count),
     ("best", "search/best_rate", percent),
     ("surely above", "search/best_at_least", percent),
     ("failed", "search/failed_changes", count),

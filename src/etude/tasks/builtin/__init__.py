@@ -34,6 +34,7 @@ _FAMILIES = {
     "crafting": "crafting:Crafting",
     "repair": "repair:Repair",
     "register-chain": "register_chain:RegisterChain",
+    "bug-hunt": "bug_hunt:BugHunt",
 }
 
 

@@ -234,12 +234,12 @@ class CraftingEnvironment(Environment):
         got = len(world.held.intersection(self._all)) / (len(self._all) + 1) if self._partial else 0.0
         return EnvironmentStep(reward=1.0 if world.done else got, done=True, info={"correct": float(world.done)})
 
-    def snapshot(self) -> tuple[Any, ...]:
+    def snapshot(self) -> list[Any]:
         world = self._world
         assert world is not None, "snapshot before reset"
-        return frozenset(world.held), world.done, self._taken
+        return [sorted(world.held), world.done, self._taken]
 
-    def restore(self, state: tuple[Any, ...]) -> None:
+    def restore(self, state: Sequence[Any]) -> None:
         world = self._world
         assert world is not None, "restore before reset"
         held, world.done, self._taken = state

@@ -168,10 +168,18 @@ class RepairEnvironment(Environment):
             counts["edits" if said == OK else "invalid_actions" if said == CANNOT else "test_runs"] += 1
         tags = {**counts, "empty_patch": world.program == self._task.info["program"]}
         info: dict[str, Any] = {"tool_calls": 1, "tool_errors": int(said == CANNOT), EPISODE_TAGS: tags}
+        if not submitted and said not in (OK, CANNOT):
+            passed = sum(put_out == output(world.right, x) for put_out, x in zip(said.split(" "), world.examples, strict=True))
+            info |= {"tests_passed": passed, "tests_failed": len(world.examples) - passed}
         if not submitted and counts["turns"] < self._tasks.max_turns:
             return EnvironmentStep((Message("tool", said),), info=info)
         solved = float(self._tasks.judge(self._task, world.program))
         return EnvironmentStep(reward=solved, done=True, info={**info, "correct": solved})
+
+    def product(self) -> str:
+        assert self._world is not None, "product before reset"
+        assert self._task is not None, "product before reset"
+        return "" if self._world.program == self._task.info["program"] else self._world.program
 
     def snapshot(self) -> dict[str, Any]:
         assert self._world is not None, "snapshot before reset"

@@ -85,6 +85,9 @@ class RepositoryEnvironment(Environment):
         reminder = f"\n[{left} turn{'s' if left > 1 else ''} left]" if left <= LAST_TURNS else ""
         return EnvironmentStep((Message("user", plain_text(said) + reminder),), info=info)
 
+    def product(self) -> str:
+        return plain_text(self.patch)
+
     def snapshot(self) -> dict[str, Any]:
         """The state as plain JSON values: the tree, the patch that makes it from the start, and what was done. Another process can go on from it."""
         return {"tree": self._tree, "patch": self.patch, "progress": asdict(self._progress)}
