@@ -114,7 +114,7 @@ class PolicyOptimization(Method):
         }
         if config.learner == "single":
             if config.ranks > 1:
-                raise InputError(f"--ranks is {config.ranks}, and --learner single has no ranks; expected --learner fsdp with it, or neither")
+                raise InputError(f"--ranks is {config.ranks}, and --learner single has no ranks; expected --learner fsdp with it, or --ranks 0")
             return Learner(self.policy.model, config, **options)
         from etude.models.fsdp.checks import check_fsdp, check_sendable, default_ranks
 

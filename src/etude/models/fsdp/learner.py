@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +15,11 @@ from etude.models.block_attention import takes_blocks
 from etude.models.fsdp.ranks import Ranks
 from etude.models.fsdp.sharded import skeleton_of, tensors_of
 from etude.models.fsdp.shared import SharedTensors
-from etude.models.learner import RANKS, check_complete
+from etude.models.learner import RANKS, SUMMAND, check_complete
 from etude.models.schedule import check_schedule
 from etude.models.trainable import check_trainable
 from etude.objectives import Objective
-from etude.types import Metrics, Trajectory
+from etude.types import Metrics, Segment, Task, Trajectory
 
 
 class FsdpLearner:
@@ -97,14 +98,14 @@ class FsdpLearner:
     def update(self, units: Sequence[Sequence[Trajectory]], objective: Objective, *, step: int | None = None) -> Metrics:
         """As `Learner.update`. The objective is sent to the ranks as it is now."""
         check_trainable([t for unit in units for t in unit], whole=objective.whole_units)
-        metrics, self.steps = self._ask("update", [list(unit) for unit in units], objective, step, self.lr, self.total_steps)
+        metrics, self.steps = self._ask("update", [[_bare(t) for t in unit] for unit in units], objective, step, self.lr, self.total_steps)
         self._take()
         return metrics
 
     def logprobs(self, trajectories: Sequence[Trajectory], *, reference: bool | Literal["start"] = False) -> list[list[float]]:
         """As `Learner.logprobs`."""
         check_trainable(trajectories)
-        return self._ask("logprobs", list(trajectories), reference)
+        return self._ask("logprobs", [_bare(t) for t in trajectories], reference)
 
     def freeze_reference(self) -> None:
         """Keep the weights as they are now as the reference policy, sharded over the ranks. With an adapter nothing is kept: the reference is the model without it."""
@@ -148,3 +149,10 @@ class FsdpLearner:
         if self._ranks is not None and self._ranks is not self._given:
             self._ranks.close()
         self._ranks = None
+
+
+def _bare(trajectory: Trajectory) -> Trajectory:
+    """What a learner reads of a trajectory: tasks and tags may hold anything, also what no other process can be sent."""
+    segments = [Segment(s.tokens, s.author, trained=s.trained, logprobs=s.logprobs, advantages=s.advantages) for s in trajectory.segments]
+    tags = {SUMMAND: trajectory.tags[SUMMAND]} if SUMMAND in trajectory.tags else {}
+    return replace(trajectory, task=Task(trajectory.task.id, trajectory.task.messages), segments=segments, tags=tags, rewards={}, parent=None)

@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -83,6 +84,19 @@ def serve(number: int, pipes: Sequence[Connection], store: str, device: str, thr
         if other is not pipes[number]:
             other.close()
     pipe = pipes[number]
+    rank: Rank | None = None
+    try:
+        rank = _joined(number, len(pipes), store, device, threads)
+        _work(rank, number, pipe)
+    except torch.OutOfMemoryError as error:
+        _end(pipe, f"GPU memory ran out on rank {number} ({_first_line(error)}); {_relief(rank)}")
+    except Exception as error:
+        _end(pipe, f"rank {number} failed: {type(error).__name__}: {_first_line(error)}")
+    dist.destroy_process_group()
+
+
+def _joined(number: int, count: int, store: str, device: str, threads: int) -> Rank:
+    """The rank, once all have found each other."""
     if sys.platform == "linux":
         # All ranks are on this machine; nobody outside it is to be listened to.
         for library in ("GLOO", "NCCL"):
@@ -91,25 +105,26 @@ def serve(number: int, pipes: Sequence[Connection], store: str, device: str, thr
     if device == "cuda":
         torch.cuda.set_device(number)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=f"file://{store}", rank=number, world_size=len(pipes))
-    rank = Rank(init_device_mesh(device, (len(pipes),)))
+    dist.init_process_group(backend, init_method=f"file://{store}", rank=number, world_size=count)
+    return Rank(init_device_mesh(device, (count,)))
+
+
+def _work(rank: Rank, number: int, pipe: Connection) -> None:
     while (asked := _received(pipe)) is not None:
-        try:
-            command, arguments = asked
-            answer = getattr(rank, command)(*arguments)
-        except EtudeError as error:
-            pipe.send((REFUSED, error))
-        except torch.OutOfMemoryError as error:
-            _end(pipe, f"GPU memory ran out on rank {number} ({_first_line(error)}); {_relief(rank)}")
-        except Exception as error:
-            _end(pipe, f"rank {number} failed: {type(error).__name__}: {_first_line(error)}")
-        else:
-            pipe.send((DONE, answer if number == 0 else None))
+        pipe.send(_answer(rank, number, *asked))
+        # What was sent may be as large as the model.
         del asked
-        if device == "cuda":
+        if torch.cuda.is_initialized():
             # The sampler may use the same GPU in between.
             torch.cuda.empty_cache()
-    dist.destroy_process_group()
+
+
+def _answer(rank: Rank, number: int, command: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+    try:
+        result = getattr(rank, command)(*arguments)
+    except EtudeError as error:
+        return REFUSED, error
+    return DONE, result if number == 0 else None
 
 
 def _received(pipe: Connection) -> tuple[str, tuple[Any, ...]] | None:
@@ -121,7 +136,8 @@ def _received(pipe: Connection) -> tuple[str, tuple[Any, ...]] | None:
 
 def _end(pipe: Connection, why: str) -> NoReturn:
     """At once: what this process shares with others would wait for them, and they for it."""
-    pipe.send((FAILED, why))
+    with suppress(OSError):
+        pipe.send((FAILED, why))
     os._exit(1)
 
 
@@ -129,6 +145,6 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0]
 
 
-def _relief(rank: Rank) -> str:
-    budget = f" (now {rank.learner.budget})" if hasattr(rank, "learner") else ""
+def _relief(rank: Rank | None) -> str:
+    budget = f" (now {rank.learner.budget})" if rank is not None and hasattr(rank, "learner") else ""
     return f"lower --micro-batch-tokens{budget}, add --gradient-checkpointing, use more --ranks, or lower --slots, whose sampler shares the first GPU"

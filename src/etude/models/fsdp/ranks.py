@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import tempfile
 import time
@@ -39,6 +40,8 @@ class Ranks:
         for _, theirs in ends:
             theirs.close()
         self._end = weakref.finalize(self, _kill, self._processes, self._folder)
+        # Before multiprocessing's own, which waits for processes that it has sent a signal they take no notice of.
+        atexit.register(self._end)
 
     @property
     def pids(self) -> list[int]:
@@ -104,6 +107,7 @@ class Ranks:
         until = time.monotonic() + GRACE_SECONDS
         for process in self._processes:
             process.join(max(0.0, until - time.monotonic()))
+        atexit.unregister(self._end)
         self._end()
 
 

@@ -162,7 +162,7 @@ def gathered(part: Any) -> list[Any]:
 
 def local(tensor: Tensor) -> Tensor:
     """The part of it that this rank holds, in the same memory."""
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()
 
 
 def like(value: Tensor, parameter: Tensor) -> DTensor:
