@@ -123,8 +123,8 @@ class Checkpoint:
                 raise CheckpointError(f"{self.path / 'state.safetensors'} cannot be read: {error}") from error
         for name, owner in document["aliases"].items():
             tensors[name] = tensors[owner]
-        sharded = any(name.startswith(f"{SHARDS}/") for name in self.files)
-        return State(plain=document["method"], tensors=tensors, shards=self.path / SHARDS if sharded else None)
+        shards = self.path / SHARDS
+        return State(plain=document["method"], tensors=tensors, shards=shards if shards.is_dir() else None)
 
 
 class Checkpoints:

@@ -107,6 +107,15 @@ class TestSaving:
             assert learner.steps == step + 1
         same(weights_of(model), weights_of(expected_model))
 
+    def test_a_state_of_before_the_first_update_has_no_files_and_is_whole_all_the_same(self, ranks: Ranks, tmp_path: Path) -> None:
+        checkpoints, learner = Checkpoints(tmp_path), FsdpLearner(build("llama"), SLOWLY, ranks=ranks)
+        plain, tensors = learner.state()
+        checkpoints.save(0, State({"learner": plain}, tensors, learner.write_shards), progress={})
+        state = checkpoints.load(0).state()
+        assert list(checkpoints.path(0).glob("shards/*")) == []
+        for reader in (Learner(build("llama"), SLOWLY), learner):
+            reader.load_state(state.plain["learner"], state.tensors, state.shards)
+
     def test_files_are_plain_and_checked(self, ranks: Ranks, tmp_path: Path) -> None:
         checkpoints, learner = Checkpoints(tmp_path), FsdpLearner(build("llama"), SLOWLY, ranks=ranks)
         learner.update(units_of(tasks=1), PolicyObjective(POLICY.surrogate))

@@ -33,6 +33,8 @@ def read_shards(folder: Path, tensors: Mapping[str, Tensor], *, alone: bool = Fa
 
     Raises CheckpointError when a name or a part is missing.
     """
+    if not tensors:
+        return
     with _named(f"the learner's shards in {folder} cannot be read"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dcp.load(dict(tensors), storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=alone)
