@@ -16,7 +16,7 @@ from toy_method import Toy, ToyConfig, make_run
 from etude import checkpoints
 from etude.config import RunConfig
 from etude.driver import drive
-from etude.errors import CheckpointError, InputError, NonFiniteError
+from etude.errors import CheckpointError, EtudeError, InputError, LearnerLost, NonFiniteError
 from etude.ledger import Ledger
 from etude.method import Method
 from etude.run import Run, without_time
@@ -251,16 +251,23 @@ def test_a_run_can_be_driven_outside_the_main_thread(tmp_path: Path) -> None:
     assert [s.status for s in ended] == ["finished"]
 
 
-def test_a_number_that_is_not_finite_stops_the_run_and_overwrites_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (NonFiniteError("the gradient norm is nan"), r"step 7: the gradient norm is nan\. Nothing was overwritten; the checkpoint of step 4 is kept"),
+        (LearnerLost("rank 1 is gone"), r"step 7: rank 1 is gone; the checkpoint of step 4 is kept; go on from it with --resume"),
+    ],
+)
+def test_a_step_that_cannot_be_done_stops_the_run_and_overwrites_nothing(tmp_path: Path, error: EtudeError, message: str) -> None:
     run, listener = make_run(tmp_path / "run"), Listener()
     toy = Toy(ToyConfig(), run)
 
     def diverge() -> None:
         toy.weight = math.nan
-        raise NonFiniteError("the gradient norm is nan")
+        raise error
 
     toy.at_step[7] = diverge
-    with pytest.raises(NonFiniteError, match=r"step 7: the gradient norm is nan\. Nothing was overwritten; the checkpoint of step 4 is kept") as caught:
+    with pytest.raises(type(error), match=message) as caught:
         drive(toy, run, display=listener)
     assert caught.value.exit_code == 1
     summary = run.result()

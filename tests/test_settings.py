@@ -249,6 +249,16 @@ def test_a_resumed_run_may_change_its_run_and_nothing_else() -> None:
             check_resumable(saved, build_config("walk", steps=10, **settings), "flag")
 
 
+def test_a_resumed_run_may_change_where_its_learner_computes(tmp_path: Path) -> None:
+    # `learner` is an option in the section of that name: the file has both.
+    dump_config(saved_form("grpo", build_config("grpo", learner="fsdp", ranks=2, lr=0.5)), tmp_path / "config.yaml")
+    _, saved = file_config(tmp_path / "config.yaml")
+    assert (saved.method.learner.learner, saved.method.learner.ranks, saved.method.learner.lr) == ("fsdp", 2, 0.5)
+    assert check_resumable(saved, build_config("grpo", ranks=4, learner="single", lr=0.5))
+    with pytest.raises(InputError, match="keeps its lr"):
+        check_resumable(saved, build_config("grpo", learner="fsdp", ranks=2))
+
+
 def test_a_run_with_a_python_object_needs_it_again(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     dump_config(saved_form("walk", build_config("walk", reward=len)), path)

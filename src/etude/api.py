@@ -232,6 +232,9 @@ def _checkpoint_policy(folder: Path, config: MeasureConfig) -> LanguageModel:
     saved = merged(saved, {name: getattr(config, name) for name in ("device", "dtype") if getattr(config, name) != "auto"})
     # The run's own tasks may be gone, and are not asked about.
     saved.inputs.tasks, saved.inputs.reward, saved.inputs.env = config.tasks, config.reward, config.env
+    if (learner := getattr(saved.method, "learner", None)) is not None and hasattr(learner, "ranks"):
+        # To be looked at, a policy needs no ranks.
+        learner.learner, learner.ranks = "single", 0
     run = Run.open(run_folder)
     checkpoint = run.checkpoints.load(int(folder.resolve().name.removeprefix("step-")))
     method: Any = get_method(slug)(saved, run)

@@ -1,7 +1,8 @@
 """Checkpoints that are either whole or not there: plain JSON and safetensors, with a manifest of hashes; nothing is unpickled.
 
-A checkpoint is written under a temporary name, forced to disk and renamed. `step-N/` holds `state.json`, `state.safetensors` where there are tensors, and
-`manifest.json` with the size and SHA-256 of both, written last. Reading checks the manifest and falls back to an older checkpoint when the newest is damaged.
+A checkpoint is written under a temporary name, forced to disk and renamed. `step-N/` holds `state.json`, `state.safetensors` where there are tensors, `shards/` with
+what lies in several processes (a safetensors file of each), and `manifest.json` with the size and SHA-256 of all of them, written last. Reading checks the manifest
+and falls back to an older checkpoint when the newest is damaged.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
+SHARDS = "shards"
+"""Folder in a checkpoint of what several processes wrote, each its own."""
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -80,6 +83,10 @@ def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         code = re.search(r"os error (\d+)", str(error))
         number = int(code[1]) if code else errno.EIO
         raise OSError(number, os.strerror(number) if code else str(error)) from error
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
@@ -116,7 +123,8 @@ class Checkpoint:
                 raise CheckpointError(f"{self.path / 'state.safetensors'} cannot be read: {error}") from error
         for name, owner in document["aliases"].items():
             tensors[name] = tensors[owner]
-        return State(plain=document["method"], tensors=tensors)
+        shards = self.path / SHARDS
+        return State(plain=document["method"], tensors=tensors, shards=shards if shards.is_dir() else None)
 
 
 class Checkpoints:
@@ -177,9 +185,16 @@ class Checkpoints:
         tensors, aliases = _distinct(state.tensors)
         if tensors:
             _write_tensors(draft / "state.safetensors", tensors)
+        if state.write_shards is not None:
+            (draft / SHARDS).mkdir()
+            state.write_shards(draft / SHARDS)
+            for path in (draft / SHARDS).iterdir():
+                _sync(path)
+            sync_folder(draft / SHARDS)
         document = {"progress": dict(progress), "method": state.plain, "aliases": aliases}
         write_synced(draft / "state.json", json.dumps(document).encode())
-        files = {p.name: {"size": p.stat().st_size, "sha256": _digest(p)} for p in sorted(draft.iterdir())}
+        written = sorted(p for p in draft.rglob("*") if p.is_file())
+        files = {p.relative_to(draft).as_posix(): {"size": p.stat().st_size, "sha256": _digest(p)} for p in written}
         manifest = {"format": FORMAT, "step": step, "score": score, "files": files}
         write_synced(draft / "manifest.json", json.dumps(manifest, indent=1).encode())
         sync_folder(draft)
@@ -209,6 +224,9 @@ class Checkpoints:
                     raise CheckpointError(f"{path / name} has {size} bytes, expected {entry['size']}: it was cut off or changed")
                 if _digest(path / name) != entry["sha256"]:
                     raise CheckpointError(f"{path / name} does not have the SHA-256 that its manifest records: it was damaged or changed")
+            strange = {f"{SHARDS}/{p.name}" for p in (path / SHARDS).glob("*")} - set(manifest["files"])
+            if strange:
+                raise CheckpointError(f"{path} holds {min(strange)}, which its manifest does not list: it was changed")
             if "state.json" not in manifest["files"]:
                 raise CheckpointError(f"{path / 'manifest.json'} does not list state.json: it was changed")
             document = json.loads((path / "state.json").read_text())

@@ -185,6 +185,10 @@ class LearnerConfig:
     """LoRA scale (0: twice the rank)."""
     lora_targets: tuple[str, ...] = ("all-linear",)
     """Names of the linear layers that get an adapter."""
+    learner: Literal["single", "fsdp"] = "single"
+    """Where weights are updated: in this process, or by `ranks` processes that each hold a shard of them (FSDP), one a GPU, or several on a CPU."""
+    ranks: Count = 0
+    """Processes of `--learner fsdp` (0: one for each GPU; without GPUs 2)."""
 
 
 @dataclass

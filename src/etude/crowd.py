@@ -108,6 +108,8 @@ class Crowd(Method):
             raise InputError(
                 f"{self.card.name} trains several models together, and only {models[0]} is named; expected others with --crowd, for example --crowd smollm2,tiny"
             )
+        if self.config.learner.learner != "single":
+            raise InputError(f"{self.card.name} trains several models, each with a learner of its own, which are not sharded; leave --learner out")
         self.members: list[Member] = []
         for place, (name, model) in enumerate(zip(member_names(models), models, strict=True)):
             member = self.member_class(

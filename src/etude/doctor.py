@@ -118,6 +118,7 @@ def _machine() -> list[Finding]:
         Finding("machine", "free disk", "fact", f"{_gigabytes(shutil.disk_usage(Path.cwd()).free)} in {Path.cwd()}"),
         _attempt("machine", "fp32 matrix product", _matrix_speed),
         _attempt("machine", "GPU", _gpus),
+        _attempt("machine", "ranks", _ranks),
     ]
     return found
 
@@ -170,6 +171,15 @@ def _gpus() -> str:
         properties = torch.cuda.get_device_properties(i)
         shown.append(f"cuda:{i} {properties.name}, {_gigabytes(properties.total_memory)}")
     return "; ".join(shown)
+
+
+def _ranks() -> str:
+    import torch
+
+    if not torch.distributed.is_available():
+        return "none: this torch was built without torch.distributed (--learner fsdp)"
+    backends = [name for name, there in (("gloo", torch.distributed.is_gloo_available()), ("NCCL", torch.distributed.is_nccl_available())) if there]
+    return f"several processes may share a model's weights (--learner fsdp), by {' and '.join(backends) or 'nothing that is installed'}"
 
 
 def _generates() -> str:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from etude.checkpoints import Checkpoint
 from etude.durable import clear_drafts
-from etude.errors import CheckpointError, EtudeError, InputError, MissingExtra, NonFiniteError
+from etude.errors import CheckpointError, EtudeError, InputError, LearnerLost, MissingExtra, NonFiniteError
 from etude.ledger import Ledger, spent_units
 from etude.method import Method
 from etude.run import Run
@@ -165,6 +165,10 @@ class _Drive:
                 named = NonFiniteError(f"step {run.step}: {error}. Nothing was overwritten; {self._kept()}")
                 self._end("failed", str(named))
                 raise named from error
+            except LearnerLost as error:
+                lost = LearnerLost(f"step {run.step}: {error}; {self._kept()}")
+                self._end("failed", str(lost))
+                raise lost from error
             except OSError as error:
                 message = f"step {run.step}: {error}; {self._kept()}"
                 self._end("failed", message)

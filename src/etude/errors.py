@@ -40,6 +40,10 @@ class NonFiniteError(EtudeError):
     """A loss or gradient was NaN or infinite; nothing was overwritten."""
 
 
+class LearnerLost(EtudeError):
+    """A process of the learner is gone. The run can go on from its newest checkpoint."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """' Did you mean a, b?' for the closest known names, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)

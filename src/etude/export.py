@@ -41,7 +41,10 @@ def export_model(method: Method, run: Run, summary: Summary, *, ready: bool) -> 
             method.setup()
         if checkpoint is not None:
             method.load_state(checkpoint.state())
-    if _write(method, run.folder):
+    written = _write(method, run.folder)
+    if not ready:
+        method.close()
+    if written:
         summary.exported = Exported(step=step, score=scores.get(step), last_step=run.step, last_score=scores.get(run.step), evaluations=len(scores))
         summary.write()
 

@@ -15,7 +15,7 @@ import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -154,7 +154,7 @@ class IteratedImitation(PolicyOptimization):
     def state(self) -> State:
         state = super().state()
         plain: dict[str, Any] = {"corpus": self.corpus.state(), "number": self.round, "step": self.step_in_round, "total_steps": self.learner.total_steps}
-        return State(plain=state.plain | {"round": plain}, tensors=state.tensors)
+        return replace(state, plain=state.plain | {"round": plain})
 
     def load_state(self, state: State) -> None:
         super().load_state(state)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -37,6 +38,7 @@ from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
 from etude.watch import Watch
 
 if TYPE_CHECKING:
+    from etude.models.fsdp.learner import FsdpLearner
     from etude.run import Run
 
 KL_TRAJECTORIES = 128
@@ -88,15 +90,8 @@ class PolicyOptimization(Method):
         self.policy = self.load_policy()
         self.params = self.sampling_params()
         self._check_prompts()
-        self.learner = Learner(
-            self.policy.model,
-            config.learner,
-            temperature=self.params.temperature,
-            # A run of no steps updates nothing, whatever its schedule.
-            total_steps=max(1, self.run.config.steps),
-            default_lr=self.policy.recommended_lr,
-        )
         self.criterion = self.objective()
+        self.learner = self.open_learner()
         if config.evaluation.eval_kl or self.criterion.needs_reference:
             self.learner.freeze_reference()
         self.curriculum = self.make_curriculum()
@@ -107,6 +102,29 @@ class PolicyOptimization(Method):
         return self._policy or LanguageModel.load(
             inputs.model, device=inputs.device, dtype=inputs.dtype, slots=self.config.sampler.slots, learner=self.config.learner
         )
+
+    def open_learner(self) -> Learner | FsdpLearner:
+        """What updates the policy's weights: in this process, or by ranks. Raises InputError where ranks are asked for that cannot be."""
+        config = self.config.learner
+        options: dict[str, Any] = {
+            "temperature": self.params.temperature,
+            # A run of no steps updates nothing, whatever its schedule.
+            "total_steps": max(1, self.run.config.steps),
+            "default_lr": self.policy.recommended_lr,
+        }
+        if config.learner == "single":
+            if config.ranks > 1:
+                raise InputError(f"--ranks is {config.ranks}, and --learner single has no ranks; expected --learner fsdp with it, or --ranks 0")
+            return Learner(self.policy.model, config, **options)
+        from etude.models.fsdp.checks import check_fsdp, check_sendable, default_ranks
+
+        config = replace(config, ranks=config.ranks or default_ranks(self.policy.device))
+        units = self.config.tasks_per_step * (1 if self.criterion.whole_units else self.attempts_per_task)
+        check_fsdp(config, self.policy.device, max(1, units // config.mini_batches))
+        check_sendable(self.criterion, self.card.name)
+        from etude.models.fsdp.learner import FsdpLearner
+
+        return FsdpLearner(self.policy.model, config, **options)
 
     def sampling_params(self) -> SamplingParams:
         """How rollouts are drawn."""
@@ -325,6 +343,7 @@ class PolicyOptimization(Method):
         return State(
             plain={"learner": plain, "curriculum": self.curriculum.state(), "version": self.policy.sampler.version},
             tensors=weights | {f"learner.{name}": t for name, t in tensors.items()},
+            write_shards=self.learner.write_shards,
         )
 
     def load_state(self, state: State) -> None:
@@ -333,12 +352,18 @@ class PolicyOptimization(Method):
                 if parameter.requires_grad:
                     parameter.copy_(state.tensors[f"weights.{name}"])
         learner = {name.removeprefix("learner."): t for name, t in state.tensors.items() if name.startswith("learner.")}
-        self.learner.load_state(state.plain["learner"], learner)
+        self.learner.load_state(state.plain["learner"], learner, state.shards)
         self.curriculum.load_state(state.plain["curriculum"])
         self.policy.sampler.version = int(state.plain["version"])
 
     def export(self, folder: Any) -> None:
         self.policy.save(folder)
+
+    def close(self) -> None:
+        super().close()
+        # A run that was refused in its setup has no learner yet.
+        if (learner := getattr(self, "learner", None)) is not None:
+            learner.close()
 
     # Details
 

@@ -8,6 +8,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from etude.claim import Claim
@@ -62,6 +63,10 @@ class State:
 
     plain: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    write_shards: Callable[[Path], None] | None = None
+    """Writes what no single process holds into a folder, as safetensors files; None where all of it is in `tensors`."""
+    shards: Path | None = None
+    """The folder where such files can be read, of a state that was loaded from a checkpoint."""
 
 
 class Method(ABC):

@@ -14,6 +14,8 @@ from etude.method import known_methods
 from etude.run import load_config, plain
 from etude.settings import OBJECTS, Source, default_config, flag, is_object, leaves, merged
 
+HOW_ONLY = ("learner", "ranks")
+"""Options of a method that say where it is computed and not what, so that a resumed run may change them."""
 OBJECT_MARK = "python:"
 """How a saved configuration names a Python object, which it cannot hold."""
 
@@ -85,8 +87,8 @@ def saved_config(folder: Path) -> tuple[str, TrainConfig[Any]]:
 def check_resumable(saved: TrainConfig[Any], wanted: TrainConfig[Any], source: Source = "keyword") -> bool:
     """Refuse what would change a run's past; says whether anything was changed at all.
 
-    Settings of the run may change (steps, budget, how often to evaluate …), but for its seed and folder. Model, tasks and method may not, except that an object
-    given from Python stands for the one that the run was begun with.
+    Settings of the run may change (steps, budget, how often to evaluate …), but for its seed and folder; so may where the learner computes. Model, tasks and method may
+    not, except that an object given from Python stands for the one that the run was begun with.
     Raises InputError naming what differs.
     """
     before, after = leaves(saved), leaves(wanted)
@@ -101,7 +103,7 @@ def check_resumable(saved: TrainConfig[Any], wanted: TrainConfig[Any], source: S
                 f"go on from Python with etude.train(resume=..., {name}=...)"
             )
         changed.remove(name)
-    refused = [name for name in changed if before[name].sections != ("run",) or name in ("seed", "out")]
+    refused = [name for name in changed if name not in HOW_ONLY and (before[name].sections != ("run",) or name in ("seed", "out"))]
     if refused:
         name = refused[0]
         shown = flag(name) if source == "flag" else name

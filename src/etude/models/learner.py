@@ -10,13 +10,14 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from etude.config import LearnerConfig
-from etude.errors import NonFiniteError
+from etude.errors import CheckpointError, NonFiniteError
 from etude.models.attention import AttentionPlan
 from etude.models.block_attention import no_mask, takes_blocks
 from etude.models.lean_forward import LeanForward
@@ -30,6 +31,8 @@ from etude.types import Metrics, Trajectory
 
 SUMMAND = "summand"
 """Tag of a trajectory that says which summand of the loss it belongs to: each is aggregated by itself. Without it all belong to one."""
+RANKS = "ranks"
+"""Where a saved state says how many processes wrote the shards that belong to it."""
 LOGITS_BYTES = 2**28
 """Memory that one micro-batch's logits may take."""
 ACTIVATION_BYTES = 2**31
@@ -156,13 +159,14 @@ class Learner:
                 batch = self._token_batch(packed, trajectories, weights, unit_of, units, objective, old, reference)
                 part, statistics = objective(batch)
                 if not bool(torch.isfinite(part)):
-                    raise NonFiniteError(f"the loss is {part.item()} on trajectories of task {trajectories[packed.members[0]].task.id!r} and others")
+                    self._refuse(f"the loss is {part.item()} on trajectories of task {trajectories[packed.members[0]].task.id!r} and others")
                 (part * self.loss_scale.value if self.loss_scale.active else part).backward()
                 self.weights.gather()
                 loss += part.item()
                 for name, (total, count) in statistics.items():
                     have = sums.get(name, (0.0, 0.0))
                     sums[name] = (have[0] + float(total), have[1] + float(count))
+            loss, sums = self._whole_loss(loss, sums)
         finally:
             self.model.eval()
         return {name: total / count for name, (total, count) in sums.items() if count > 0} | {"total": loss}
@@ -170,7 +174,7 @@ class Learner:
     def _step(self) -> float | None:
         """Clip and step; returns the gradient's norm, or None where it overflowed and is to be computed again at a smaller loss scale."""
         self.weights.unscale(self.loss_scale.value)
-        norm = torch.nn.utils.clip_grad_norm_(list(self.weights.by_name.values()), self.config.grad_clip or math.inf)
+        norm = self._clip()
         if not bool(torch.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
             if self.loss_scale.active:
@@ -188,7 +192,29 @@ class Learner:
         bundles: dict[int, list[int]] = {}
         for i in wanted:
             bundles.setdefault(i if unit_of is None else unit_of[i], []).append(i)
-        return micro_batches(trajectories, list(bundles.values()), self.budget, flat=self.flat, share=self.config.share_prompts)
+        return self._cut(trajectories, list(bundles.values()))
+
+    # What a learner that is one of several has to do otherwise
+
+    def _cut(self, trajectories: Sequence[Trajectory], bundles: list[list[int]]) -> list[list[int]]:
+        """The micro-batches that this learner computes: all that there are."""
+        return micro_batches(trajectories, bundles, self.budget, flat=self.flat, share=self.config.share_prompts)
+
+    def _refuse(self, what: str) -> None:
+        """A loss is not finite."""
+        raise NonFiniteError(what)
+
+    def _whole_loss(self, loss: float, sums: dict[str, tuple[float, float]]) -> tuple[float, dict[str, tuple[float, float]]]:
+        """Loss and statistics of the whole mini-batch, from those of the micro-batches that were computed here."""
+        return loss, sums
+
+    def _whole_logprobs(self, results: list[list[float]], model: Any) -> list[list[float]]:
+        """Log-probabilities of all trajectories, from those that were computed here, with `model`; the others are empty."""
+        return results
+
+    def _clip(self) -> Tensor:
+        """Clip the gradient; returns its norm before that."""
+        return torch.nn.utils.clip_grad_norm_(list(self.weights.by_name.values()), self.config.grad_clip or math.inf)
 
     def _pack(self, trajectories: Sequence[Trajectory], members: Sequence[int]) -> PackedBatch:
         if self.flat:
@@ -277,7 +303,7 @@ class Learner:
             counts = [trajectories[i].trained_length for i in packed.members]
             for index, part in zip(packed.members, values.split(counts), strict=True):
                 results[index] = part.tolist()
-        return results
+        return self._whole_logprobs(results, model)
 
     def freeze_reference(self) -> None:
         """Keep the weights as they are now as the reference policy. With an adapter nothing is copied: the reference is the model without it."""
@@ -345,6 +371,12 @@ class Learner:
 
     # Saving
 
+    write_shards: Callable[[Path], None] | None = None
+    """Writes what `state` leaves out into a folder; None: it leaves out nothing."""
+
+    def close(self) -> None:
+        """Nothing is held besides memory."""
+
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Where in the schedule it is, optimiser state, float32 copies of weights and a reference that was reset: plain values, and tensors by name."""
         tensors = {f"master.{name}": value for name, value in self.weights.state().items()}
@@ -354,8 +386,19 @@ class Learner:
                 tensors[f"{key}.{name}"] = torch.as_tensor(value).clone()
         return {"steps": self.steps, "loss_scale": [self.loss_scale.value, self.loss_scale.good_steps]}, tensors
 
-    def load_state(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Go back to a saved state, exactly. The model's weights have to be those that it was saved with."""
+    def load_state(self, plain: dict[str, Any], tensors: dict[str, Tensor], shards: Path | None = None) -> None:
+        """Go back to a saved state, exactly. The model's weights have to be those that it was saved with.
+
+        shards: the folder of what several processes saved, where it was they (`etude.models.fsdp`). Raises CheckpointError when it is missing.
+        """
+        check_complete(plain, shards)
+        if shards is not None:
+            from etude.models.fsdp.shards import read_whole
+
+            tensors = tensors | read_whole(shards)
+        self._restore(plain, tensors)
+
+    def _restore(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         self.steps = int(plain["steps"])
         # Checkpoints of before there was a scale say nothing of it.
         self.loss_scale.value, self.loss_scale.good_steps = plain.get("loss_scale", (self.loss_scale.value, 0))
@@ -369,6 +412,12 @@ class Learner:
                 state[number] = own
         # torch puts each tensor where the optimiser wants it: a fused one has its step count on the parameter's device.
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def check_complete(plain: dict[str, Any], shards: Path | None) -> None:
+    """Raises CheckpointError for a state that ranks saved, without what they wrote."""
+    if plain.get(RANKS) and shards is None:
+        raise CheckpointError(f"this state was saved by {plain[RANKS]} ranks, and their shards are not there; expected a checkpoint with the folder `shards`")
 
 
 def _silent(trajectory: Trajectory) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from etude.objectives.batch import Aggregation, Statistics, TokenBatch, masked
 from etude.objectives.divergence import k1, k3
 from etude.objectives.ratio import behaviour_ratio, token_ratio
-from etude.objectives.surrogate import clipped_surrogate
+from etude.objectives.surrogate import clipped_surrogate, dual_clipped
 
 Ratio = Callable[[Tensor, Tensor, Tensor], Tensor]
 Surrogate = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -22,9 +23,14 @@ CorrectionKind = Literal["none", "truncate", "mask", "sequence_truncate", "seque
 """What is done about the gap between sampler and learner: nothing, or weights of tokens or of sequences that are truncated or masked at a cap."""
 
 
-def ppo_surrogate(low: float, high: float) -> Surrogate:
-    """The clipped surrogate as a function of (ratio, advantages, log-probs)."""
-    return lambda ratio, advantages, _logprobs: clipped_surrogate(ratio, advantages, low=low, high=high)
+def ppo_surrogate(low: float, high: float, dual: float = 0.0) -> Surrogate:
+    """The clipped surrogate as a function of (ratio, advantages, log-probs); above 0, `dual` bounds the loss of bad tokens too. It can be sent to another process."""
+    return partial(_clipped, low=low, high=high, dual=dual)
+
+
+def _clipped(ratio: Tensor, advantages: Tensor, _logprobs: Tensor, *, low: float, high: float, dual: float) -> Tensor:
+    value = clipped_surrogate(ratio, advantages, low=low, high=high)
+    return dual_clipped(value, advantages, bound=dual) if dual else value
 
 
 @dataclass

@@ -28,13 +28,12 @@ from etude.objectives import (
     Aggregation,
     Objective,
     PolicyObjective,
-    clipped_surrogate,
-    dual_clipped,
     k1,
     k2,
     k3,
     k3_plus,
     masked_weight,
+    ppo_surrogate,
     sequence_weight,
     token_ratio,
     truncated_weight,
@@ -120,12 +119,7 @@ class GRPO(PolicyOptimization):
     def surrogate(self) -> Surrogate:
         """The per-token loss."""
         config = self.config
-
-        def loss(ratio: Tensor, advantages: Tensor, _logprobs: Tensor) -> Tensor:
-            value = clipped_surrogate(ratio, advantages, low=config.clip_low, high=config.clip_high)
-            return dual_clipped(value, advantages, bound=config.dual_clip) if config.dual_clip else value
-
-        return loss
+        return ppo_surrogate(config.clip_low, config.clip_high, config.dual_clip)
 
     def objective(self) -> Objective:
         config = self.config
@@ -168,7 +162,13 @@ def behaviour_correction(kind: CorrectionKind, cap: float) -> Correction | None:
     if kind == "none":
         return None
     if kind in per_token:
-        weigh = per_token[kind]
-        return lambda ratio, _mask: weigh(ratio)
-    weigh = per_token[kind.removeprefix("sequence_")]
-    return lambda ratio, mask: weigh(sequence_weight(ratio, mask))
+        return partial(_token_correction, weigh=per_token[kind])
+    return partial(_sequence_correction, weigh=per_token[kind.removeprefix("sequence_")])
+
+
+def _token_correction(ratio: Tensor, _mask: Tensor, *, weigh: Callable[[Tensor], Tensor]) -> Tensor:
+    return weigh(ratio)
+
+
+def _sequence_correction(ratio: Tensor, mask: Tensor, *, weigh: Callable[[Tensor], Tensor]) -> Tensor:
+    return weigh(sequence_weight(ratio, mask))

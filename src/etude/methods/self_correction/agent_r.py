@@ -357,7 +357,7 @@ class AgentR(IteratedImitation):
     def state(self) -> State:
         state = super().state()
         plain: dict[str, Any] = {"begun": None if self.begun is None else [task_to_plain(task) for task in self.begun]}
-        return State(state.plain | plain, state.tensors | {JUDGE + name: value for name, value in self.step_judge.judge.state().items()})
+        return replace(state, plain=state.plain | plain, tensors=state.tensors | {JUDGE + name: value for name, value in self.step_judge.judge.state().items()})
 
     def load_state(self, state: State) -> None:
         super().load_state(state)

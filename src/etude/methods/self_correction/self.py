@@ -352,7 +352,7 @@ class SELF(IteratedImitation):
 
     def state(self) -> State:
         state = super().state()
-        return State(plain=state.plain | {"written": self.instruct.texts}, tensors=state.tensors)
+        return replace(state, plain=state.plain | {"written": self.instruct.texts})
 
     def load_state(self, state: State) -> None:
         super().load_state(state)

@@ -336,7 +336,7 @@ class SMART(IteratedImitation):
 
     def state(self) -> State:
         state = super().state()
-        return State(plain=state.plain | {"at_start": self.at_start}, tensors=state.tensors)
+        return replace(state, plain=state.plain | {"at_start": self.at_start})
 
     def load_state(self, state: State) -> None:
         super().load_state(state)
