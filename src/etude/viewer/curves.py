@@ -34,6 +34,7 @@ def main_charts(record: RunRecord) -> list[DrawnChart]:
         *_balance(record),
         *_search(record),
         *_by_token(record),
+        *_by_scale(record),
         _over_steps(record, "Entropy", "nats per token", {"rollout/entropy": "rollouts", "eval/entropy": "held-out"}, from_zero=True),
         _over_steps(record, "KL to the start", "nats per token, on held-out tasks", {"eval/kl_to_start": "KL"}, from_zero=True),
     ]
@@ -131,6 +132,27 @@ def _by_token(record: RunRecord) -> list[Chart]:
         lines = [_by_place(record, name, step, f"step {step}") for step in dict.fromkeys([*steps[-1:], *steps[:1]])]
         charts.append(Chart(title, note, lines, number, from_zero=True, x_name="token"))
     return charts
+
+
+def _by_scale(record: RunRecord) -> list[Chart]:
+    """Of pictures that are drawn scale by scale: how hard each scale is to predict, from real coarser scales and from the model's own, first and last."""
+    sides = sorted(int(n.removeprefix("eval/scale_")) for n in record.names if n.startswith("eval/scale_"))
+    steps = record.series(f"eval/scale_{sides[0]}")[0] if sides else []
+    lines = [
+        Line(f"{label}, step {step}", [float(side) for side in sides], [measured(record, f"eval/{name}_{side}", step)[0] for side in sides])
+        for step in dict.fromkeys([*steps[-1:], *steps[:1]])
+        for name, label in (("scale", "from real ones"), ("own_scale", "from its own"))
+    ]
+    return [
+        Chart(
+            "Difficulty by scale",
+            "nats a token, of held-out pictures, by the side of the scale, given coarser ones",
+            lines,
+            number,
+            from_zero=True,
+            x_name="side",
+        )
+    ]
 
 
 def _places(record: RunRecord, name: str) -> list[int]:

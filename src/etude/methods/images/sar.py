@@ -161,8 +161,8 @@ class SAR(PictureMethod[ScaleTransformer]):
 
     @torch.no_grad()
     def evaluate(self) -> Metrics:
-        """Besides how drawings are: cross-entropy at each scale from real coarser scales (`eval/scale_N`), and of the last one's likeliest prediction when all coarser
-        scales are the model's own, above what it is from real ones (`eval/exposure_gap`)."""
+        """Besides how drawings are: cross-entropy at each scale from real coarser scales (`eval/scale_N`) and from the model's likeliest ones (`eval/own_scale_N`), and of the
+        last one's likeliest prediction when all coarser scales are the model's own, above what it is from real ones (`eval/exposure_gap`)."""
         found = super().evaluate()
         pictures, captions = self.source.held_out(self.config.eval_pictures)
         tokens, count = self.tokenizer.tokens(pictures), len(self.tokenizer.shape.scales)
@@ -171,6 +171,8 @@ class SAR(PictureMethod[ScaleTransformer]):
             found[f"eval/scale_{side}"] = float(token_cross_entropy([own], [truth]))
         likeliest = [each.argmax(-1) for each in logits]
         free = self.shown(captions, [self.tokenizer.next_input(likeliest[: i + 1]) for i in range(count - 1)])
+        for side, own, truth in zip(self.tokenizer.shape.scales, free, tokens, strict=True):
+            found[f"eval/own_scale_{side}"] = float(token_cross_entropy([own], [truth]))
         gap = token_cross_entropy(free[-1:], likeliest[-1:]) - token_cross_entropy(logits[-1:], likeliest[-1:])
         return found | {"eval/exposure_gap": float(gap)}
 
