@@ -37,7 +37,7 @@ def test_every_study_has_options_with_help(name: str, capsys: pytest.CaptureFixt
     assert main(["experiment", name, "--help"]) == 0
     shown = capsys.readouterr().out
     assert known_studies()[name] in shown
-    assert "--seeds" in shown
+    assert "--seed" in shown
 
 
 def test_a_study_writes_numbers_and_charts_and_shows_tables(capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,7 +82,7 @@ class PolicyOptimization(Method):
             raise InputError(f"the task set {self.task_set.name} has no held-out tasks; expected at least one to measure progress on")
         components = check_reward(self.task_set)
         self.reward_weights = read_weights(config.reward_weights)
-        if type(self).judge is PolicyOptimization.judge and self.task_set.environment() is None:
+        if type(self).judge is PolicyOptimization.judge and "environment" not in components:
             check_weights(self.reward_weights, components)
         self.retained = open_retention(config.evaluation.retention_tasks, most=config.evaluation.eval_tasks, seed=self.run.seed)
         self.probe = self.make_probe()

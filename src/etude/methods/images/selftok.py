@@ -70,7 +70,6 @@ class SelfTokConfig(GRPOConfig):
         common={
             "model": "tiny-selftok",
             "tasks": "pictures",
-            "steps": 60,
             "eval_tasks": 128,
             "eval_samples": 4,
             "eval_kl": False,
@@ -79,7 +78,7 @@ class SelfTokConfig(GRPOConfig):
             "save_trajectories": 0,
             "threads": 1,
         },
-        budget="5760-rollouts",
+        budget="60-steps",
         tests=(
             Comparison("gain over the start", "selftok", None, gain("eval/alignment"), margin=0.05),
             Comparison("on kinds never seen", "selftok", None, gain("eval/alignment_unseen"), role="ablation"),
