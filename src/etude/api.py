@@ -176,7 +176,7 @@ def load_policy(model: str | Path, config: MeasureConfig) -> LanguageModel:
         return _checkpoint_policy(folder, config)
     if (folder / "config.yaml").is_file() and (folder / MODEL).is_dir():
         model = folder / MODEL
-    return LanguageModel.load(str(model), device=config.device, dtype=config.dtype, slots=config.slots)
+    return LanguageModel.load(str(model), device=config.device, dtype=config.dtype, slots=config.slots, sampler=config.sampler, vllm=config.vllm)
 
 
 def _checkpoint_policy(folder: Path, config: MeasureConfig) -> LanguageModel:
@@ -186,6 +186,8 @@ def _checkpoint_policy(folder: Path, config: MeasureConfig) -> LanguageModel:
     saved = merged(saved, {name: getattr(config, name) for name in ("device", "dtype") if getattr(config, name) != "auto"})
     # The run's own tasks may be gone, and are not asked about.
     saved.inputs.tasks, saved.inputs.reward, saved.inputs.env = config.tasks, config.reward, config.env
+    if hasattr(saved.method, "sampler"):
+        saved.method.sampler.sampler, saved.method.sampler.vllm = config.sampler, config.vllm
     run = Run.open(run_folder)
     checkpoint = run.checkpoints.load(int(folder.resolve().name.removeprefix("step-")))
     method: Any = get_method(slug)(saved, run)

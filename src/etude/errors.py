@@ -40,6 +40,11 @@ class NonFiniteError(EtudeError):
     """A loss or gradient was NaN or infinite; nothing was overwritten."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without whatever follows its first line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """' Did you mean a, b?' for the closest known names, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)

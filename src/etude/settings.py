@@ -131,7 +131,8 @@ def _flattened(values: Mapping[str, Any], known: Mapping[str, Leaf], inside: tup
     for key, value in values.items():
         name = str(key).replace("-", "_")
         path = next((p for p in sorted(paths, key=len) if p[-1] == name and p[: len(inside)] == inside and len(p) > len(inside)), None)
-        if name in known or path is None:
+        # A section may have a leaf of its own name: `sampler` is both.
+        if path is None or (name in known and not isinstance(value, Mapping)):
             yield name, value, inside
         elif isinstance(value, Mapping):
             yield from _flattened(value, known, path, where)
