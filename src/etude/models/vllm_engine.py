@@ -61,13 +61,22 @@ def check_vllm() -> None:
         raise InputError("--sampler vllm runs inside the learner's process, and this one is one of several (WORLD_SIZE is above 1); start it without torchrun")
 
 
+def prepare_import() -> None:
+    """Set the variables that vLLM reads when it is imported: one process, the model runner that takes logits processors of this kind, threads left alone, quiet.
+
+    Raises as `check_vllm` does.
+    """
+    check_vllm()
+    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0"}
+    for name, value in {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}.items():
+        os.environ.setdefault(name, value)
+
+
 def start_engine(model: Any, options: VLLMConfig, *, context_length: int, slots: int, processor: type) -> LLMEngine:
     """A vLLM engine for models with this one's configuration, with weights that mean nothing yet: `hand_over` follows.
 
     processor: the class of the logits processor that draws. Raises InputError for a model, number format, device or memory that vLLM refuses.
     """
-    check_vllm()
-    _settle_environment()
     dense = without_adapter(model)
     with _globals_kept(), TemporaryDirectory(prefix="etude-vllm-") as folder:
         from vllm.engine.arg_utils import EngineArgs
@@ -140,13 +149,6 @@ def _renew(worker: Any, weights: Iterator[tuple[str, Tensor]]) -> set[str]:
                 if isinstance(module, ParallelLMHead):
                     module.quant_method.process_weights_after_loading(module)
     return own - loaded if loaded is not None else set()
-
-
-def _settle_environment() -> None:
-    """Variables that vLLM reads: one process, the model runner that takes logits processors of this kind, no binding of threads, quiet."""
-    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0"}
-    for name, value in {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}.items():
-        os.environ.setdefault(name, value)
 
 
 @contextmanager

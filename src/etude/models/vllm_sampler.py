@@ -9,6 +9,7 @@ marked with the update that they were submitted after, so that nothing is read t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,7 +22,7 @@ from etude.models.drawing import Drawn, draw_tokens
 from etude.models.sampling import Event
 from etude.models.scoring import check_scorable
 from etude.models.sequences import SequenceSampler, SequenceState
-from etude.models.vllm_engine import hand_over, start_engine
+from etude.models.vllm_engine import hand_over, prepare_import, start_engine
 from etude.types import Alternatives
 
 if TYPE_CHECKING:
@@ -58,12 +59,11 @@ class VLLMSampler(SequenceSampler[_Sequence]):
         """The one token that each request to score has to draw."""
         self._updates = 0
         self.engine = self._start(model, options)
+        self._eager = bool(self.engine.vllm_config.model_config.enforce_eager)
         hand_over(self.engine, merged_weights(model))
 
     def _start(self, model: Any, options: VLLMConfig) -> Any:
-        from etude.models.vllm_engine import check_vllm
-
-        check_vllm()
+        prepare_import()
         from etude.models.vllm_drawing import processor_for
 
         return start_engine(model, options, context_length=self.context_length, slots=self.slots, processor=processor_for(self._choose))
@@ -186,15 +186,17 @@ class VLLMSampler(SequenceSampler[_Sequence]):
             self._give(number, [*context, *option[:-1]], max_tokens=1, prompt_logprobs=0 if len(option) > 1 else None)
         results: list[list[float]] = [[] for _ in contexts]
         before: dict[int, list[float]] = {}
-        while asked:
-            for output in self.engine.step():
-                number = int(output.request_id)
-                i = asked[number]
-                if output.prompt_logprobs:
-                    given = [*contexts[i], *options[i][:-1]]
-                    places = range(len(contexts[i]), len(given))
-                    before[number] = [output.prompt_logprobs[p][given[p]].logprob for p in places]  # type: ignore[index]
-                if output.finished:
-                    results[i] = [*before.get(number, []), self._notes.pop(number)[1]]
-                    del asked[number], self._given[number]
+        # A rank that nobody reads would be compiled otherwise, which takes a minute.
+        with torch.compiler.set_stance("force_eager") if self._eager else nullcontext():
+            while asked:
+                for output in self.engine.step():
+                    number = int(output.request_id)
+                    i = asked[number]
+                    if output.prompt_logprobs:
+                        given = [*contexts[i], *options[i][:-1]]
+                        places = range(len(contexts[i]), len(given))
+                        before[number] = [output.prompt_logprobs[p][given[p]].logprob for p in places]  # type: ignore[index]
+                    if output.finished:
+                        results[i] = [*before.get(number, []), self._notes.pop(number)[1]]
+                        del asked[number], self._given[number]
         return results
