@@ -38,7 +38,7 @@ def sampled(count: int, length: int = 70, tokens: int = 12) -> list[Request]:
     return [Request((*shared, 2 + i), SamplingParams(tokens, ignore_eos=True), stream=stream_key("v", i)) for i in range(count)]
 
 
-def changed(model: PreTrainedModel, by: float = 0.05) -> PreTrainedModel:
+def changed(model: PreTrainedModel, by: float = 0.02) -> PreTrainedModel:
     other = copy.deepcopy(model)
     noise = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -51,7 +51,6 @@ def embedded(model: PreTrainedModel) -> Engine:
     return Engine(model, CharacterTokenizer(), eos_ids=[EOS], context_length=96, slots=16)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("any_model", ["llama", "qwen3", "gpt2"], indirect=True)
 def test_new_weights_are_used_at_once_and_old_prompts_forgotten(any_model: PreTrainedModel) -> None:
     sampler, other = POOL.take(any_model, 16), changed(any_model)
     before = sampler.generate(sampled(6))
