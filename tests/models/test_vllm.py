@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import EOS, POOL, CharacterTokenizer, with_vllm
+from conftest import EOS, POOL, CharacterTokenizer, build, with_vllm
 from transformers import PreTrainedModel
 
 from etude import doctor
@@ -169,10 +169,13 @@ def test_a_run_learns_what_it_learns_with_the_embedded_engine_and_resumes(tmp_pa
 
 
 def test_what_vllm_cannot_do_is_refused() -> None:
-    strange = LanguageModel.load("tiny", device="cpu")
-    strange.model.config.architectures = ["StrangeForCausalLM"]
-    with pytest.raises(InputError, match="vLLM does not know the architecture"):
-        LanguageModel.wrap(strange.model, strange.tokenizer, sampler="vllm")
+    policy = LanguageModel.load("tiny", device="cpu")
+    policy.model.__class__ = type("StrangeForCausalLM", (type(policy.model),), {})
+    with pytest.raises(InputError, match="vLLM does not know the architecture StrangeForCausalLM; use --sampler engine"):
+        LanguageModel.wrap(policy.model, policy.tokenizer, sampler="vllm")
+    narrow = build("llama", 8)
+    with pytest.raises(InputError, match="vLLM refuses this model or its settings"):
+        LanguageModel.wrap(narrow, policy.tokenizer, sampler="vllm", slots=4)
 
 
 def test_the_doctor_tries_it() -> None:

@@ -162,7 +162,8 @@ class LanguageModel:
     def copy(self, name: str) -> LanguageModel:
         """The same model with weights, which do not train, and an embedded sampler of its own: as it is now, whatever becomes of this one."""
         model = copy.deepcopy(self.model).requires_grad_(False).eval()
-        return LanguageModel.wrap(model, self.tokenizer, name=name, slots=self.sampler.slots, recommended_lr=self.recommended_lr)
+        slots = self.sampler.slots if self.sampler.shares_weights else 0
+        return LanguageModel.wrap(model, self.tokenizer, name=name, slots=slots, recommended_lr=self.recommended_lr)
 
     @property
     def device(self) -> torch.device:

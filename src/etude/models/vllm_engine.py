@@ -7,6 +7,7 @@ loaded already, adapters and checkpoints, and nothing is read from disk twice. v
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import os
 import random
@@ -85,8 +86,12 @@ def start_engine(model: Any, options: VLLMConfig, *, context_length: int, slots:
 
         place = next(dense.parameters()).device
         _check_device(place, current_platform)
-        _check_architecture(dense.config)
-        dense.config.save_pretrained(folder)
+        # A model that was made from a class has a configuration that names none.
+        architecture = type(dense).__name__
+        _check_architecture(architecture)
+        config = copy.deepcopy(dense.config)
+        config.architectures = [architecture]
+        config.save_pretrained(folder)
         on_cpu = place.type == "cpu"
         arguments = EngineArgs(
             model=folder,
@@ -131,7 +136,7 @@ def hand_over(engine: LLMEngine, weights: Iterable[tuple[str, Tensor]]) -> None:
 def _renew(worker: Any, weights: Iterator[tuple[str, Tensor]]) -> set[str]:
     """Runs in the worker; returns the names of its weights that stayed as they were."""
     from vllm.config import set_current_vllm_config
-    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
     from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
     from vllm.platforms import current_platform
 
@@ -146,7 +151,7 @@ def _renew(worker: Any, weights: Iterator[tuple[str, Tensor]]) -> set[str]:
         if current_platform.is_cpu():
             # The output layer computes with a packed copy, which a reload forgets where the weight is the input embedding's.
             for module in model.modules():
-                if isinstance(module, ParallelLMHead):
+                if isinstance(module, VocabParallelEmbedding):
                     module.quant_method.process_weights_after_loading(module)
     return own - loaded if loaded is not None else set()
 
@@ -154,14 +159,14 @@ def _renew(worker: Any, weights: Iterator[tuple[str, Tensor]]) -> set[str]:
 @contextmanager
 def _globals_kept() -> Iterator[None]:
     """vLLM seeds the global generators, and on a CPU takes away torch's switch for the number of threads: both belong to the run."""
-    generators = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    generators = random.getstate(), np.random.get_state()  # noqa: NPY002
     set_threads, threads = torch.set_num_threads, torch.get_num_threads()
     try:
-        yield
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
     finally:
         random.setstate(generators[0])
         np.random.set_state(generators[1])  # noqa: NPY002
-        torch.set_rng_state(generators[2])
         torch.set_num_threads = set_threads
         torch.set_num_threads(threads)
 
@@ -174,12 +179,11 @@ def _check_device(place: torch.device, platform: Any) -> None:
         raise InputError(f"the model lives on {place}, and vLLM in this process takes the first GPU; choose the GPU with CUDA_VISIBLE_DEVICES")
 
 
-def _check_architecture(config: Any) -> None:
+def _check_architecture(name: str) -> None:
     from vllm.model_executor.models import ModelRegistry
 
-    named = list(config.architectures or [])
-    if not any(name in ModelRegistry.get_supported_archs() for name in named):
-        raise InputError(f"vLLM does not know the architecture {', '.join(named) or 'of this model, whose configuration names none'}; use --sampler engine")
+    if name not in ModelRegistry.get_supported_archs():
+        raise InputError(f"vLLM does not know the architecture {name}; use --sampler engine")
 
 
 def _cpu_memory(model: Any, options: VLLMConfig, context_length: int, slots: int) -> dict[str, Any]:
