@@ -81,7 +81,7 @@ ARCHITECTURES = ("llama", "gpt2", "mistral-sliding", "gemma2", "qwen3")
 
 
 VLLM_HEAD = 32
-"""The narrowest attention head that vLLM computes with on a CPU."""
+"""Width of an attention head that vLLM's kernels take on any device."""
 
 
 @pytest.fixture(scope="session")
