@@ -79,6 +79,8 @@ def start_engine(model: Any, options: VLLMConfig, *, context_length: int, slots:
     processor: the class of the logits processor that draws. Raises InputError for a model, number format, device or memory that vLLM refuses.
     """
     dense = without_adapter(model)
+    if getattr(getattr(dense, "generation_config", None), "suppress_tokens", None):
+        raise InputError("this model's generation settings suppress tokens, and vLLM would score texts as if they did not; use --sampler engine")
     with _globals_kept(), TemporaryDirectory(prefix="etude-vllm-") as folder:
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
