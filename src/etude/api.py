@@ -222,7 +222,7 @@ def load_policy(model: str | Path, config: MeasureConfig) -> LanguageModel:
         return _checkpoint_policy(folder, config)
     if (folder / "config.yaml").is_file() and (folder / MODEL).is_dir():
         model = folder / MODEL
-    return LanguageModel.load(str(model), device=config.device, dtype=config.dtype, slots=config.slots)
+    return LanguageModel.load(str(model), device=config.device, dtype=config.dtype, slots=config.slots, sampler=config.sampler, vllm=config.vllm)
 
 
 def _checkpoint_policy(folder: Path, config: MeasureConfig) -> LanguageModel:
@@ -235,6 +235,8 @@ def _checkpoint_policy(folder: Path, config: MeasureConfig) -> LanguageModel:
     if (learner := getattr(saved.method, "learner", None)) is not None and hasattr(learner, "ranks"):
         # To be looked at, a policy needs no ranks.
         learner.learner, learner.ranks = "single", 0
+    if hasattr(saved.method, "sampler"):
+        saved.method.sampler.sampler, saved.method.sampler.vllm = config.sampler, config.vllm
     run = Run.open(run_folder)
     checkpoint = run.checkpoints.load(int(folder.resolve().name.removeprefix("step-")))
     method: Any = get_method(slug)(saved, run)

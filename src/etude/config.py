@@ -135,10 +135,30 @@ class ProbeConfig:
     limits: CollapseLimits = field(default_factory=CollapseLimits)
 
 
+SamplerBackEnd = Literal["engine", "vllm"]
+"""Who generates: the embedded engine, or vLLM."""
+
+
+@dataclass
+class VLLMConfig:
+    """How vLLM is started, where it samples. The embedded engine takes no notice."""
+
+    vllm_memory: Annotated[float, Gt(0), Le(1)] = 0.4
+    """Share of the GPU's memory that vLLM takes, weights included. On a CPU: of the machine's memory, for keys and values, and no more than all slots can use."""
+    vllm_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format that vLLM computes in; `auto` is that of the learner's weights."""
+    vllm_eager: Literal["auto", "always", "never"] = "auto"
+    """Run the model as it is, neither compiled nor as CUDA graphs: starts sooner, samples slower. `auto`: on a CPU."""
+    vllm_context: Count = 0
+    """Tokens that a prompt and its completion may have together (0: what the model reads). vLLM starts only where one such sequence fits its memory."""
+
+
 @dataclass
 class SamplerConfig:
     """How rollouts are drawn."""
 
+    sampler: SamplerBackEnd = "engine"
+    """Who generates: the embedded engine, or vLLM with weights of its own, which are renewed after every update."""
     max_new_tokens: Count = 0
     """Tokens a rollout may have, per turn (0: what the task set asks for)."""
     temperature: NonNegative = 1.0
@@ -150,7 +170,8 @@ class SamplerConfig:
     max_turns: AtLeastOne = 8
     """Turns of a multi-turn episode at most."""
     slots: Count = 0
-    """Sequences that run at once (0: chosen from the model's size)."""
+    """Sequences that run at once (0: chosen from the model's size; 256 with vLLM)."""
+    vllm: VLLMConfig = field(default_factory=VLLMConfig)
 
 
 @dataclass
@@ -279,7 +300,10 @@ class MeasureConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights; `auto` is float32 on CPU and bfloat16 on GPU."""
     slots: Count = 0
-    """Sequences that run at once (0: chosen from the model's size)."""
+    """Sequences that run at once (0: chosen from the model's size; 256 with vLLM)."""
+    sampler: SamplerBackEnd = "engine"
+    """Who generates: the embedded engine, or vLLM."""
+    vllm: VLLMConfig = field(default_factory=VLLMConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     threads: Count = 0
     """CPU threads for torch (0: its own default)."""

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from etude.errors import InputError
+from etude.errors import EtudeError, InputError
 
 State = Literal["ok", "failed", "missing", "fact"]
 
@@ -36,12 +37,15 @@ EXTRAS = {
     "images": "pictures of one's own, and digits (--tasks images:FOLDER, digits)",
     "remote": "measure models behind OpenAI-compatible endpoints (etude eval http://host:port/v1#model)",
     "sandbox": "the safe interpreter for Python that a model wrote (--env python)",
+    "vllm": "sample with vLLM (--sampler vllm)",
     "tensorboard": "--track tensorboard",
     "wandb": "--track wandb",
     "trackio": "--track trackio",
     "mlflow": "--track mlflow",
 }
 """What each optional extra enables."""
+VLLM_SECONDS = 300
+"""What starting vLLM may take: it imports for long, and on a GPU it captures graphs."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def examine() -> list[Finding]:
         _attempt("works", "temporary folder", lambda: _writable(Path(tempfile.gettempdir()))),
     ]
     found += [_sandbox(backend) for backend in ("safe", "jail")]
-    return found + [_extra(name, enables) for name, enables in EXTRAS.items()]
+    return found + [_vllm() if name == "vllm" else _extra(name, enables) for name, enables in EXTRAS.items()]
 
 
 def healthy(findings: list[Finding]) -> bool:
@@ -193,6 +197,38 @@ def _generates() -> str:
     if not completion.tokens:
         raise RuntimeError("no token was generated")
     return f"{len(completion.tokens)} tokens on {policy.device}"
+
+
+def _vllm() -> Finding:
+    """Whether vLLM is installed in a release that is known, and generates what the embedded engine does: in a process of its own, of which it changes a lot."""
+    from etude.models.vllm_engine import check_vllm, installed_version
+
+    enables = EXTRAS["vllm"]
+    try:
+        check_vllm()
+    except EtudeError as error:
+        return Finding("extras", "vllm", "missing", f"{enables}; {error}")
+    look = "from etude.doctor import vllm_generates; print(vllm_generates())"
+    try:
+        done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=VLLM_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return Finding("extras", "vllm", "missing", f"{enables}; {installed_version()} did not start in {VLLM_SECONDS} seconds")
+    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or [f"it ended with exit code {done.returncode}"]
+    return Finding("extras", "vllm", "missing" if done.returncode else "ok", f"{enables}; {installed_version()}: {said[-1]}")
+
+
+def vllm_generates() -> str:
+    """What vLLM makes of the tiny model here. Raises RuntimeError where it is not what the embedded engine makes of it."""
+    from etude.models.language import LanguageModel
+    from etude.models.sampling import Request, SamplingParams
+    from etude.types import Message
+
+    policy = LanguageModel.load("tiny", sampler="vllm", slots=4)
+    request = Request(tuple(policy.render([Message("user", "3+4=")])), SamplingParams(max_new_tokens=8, temperature=0.0))
+    here, there = (p.sampler.generate([request])[0].tokens for p in (policy.copy("the same"), policy))
+    if here != there:
+        raise RuntimeError(f"vLLM generates {there}, and the embedded engine {here}")
+    return f"{len(there)} tokens on {policy.device}, as the embedded engine"
 
 
 def _sandbox(backend: str) -> Finding:

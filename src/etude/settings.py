@@ -131,7 +131,7 @@ def _flattened(values: Mapping[str, Any], known: Mapping[str, Leaf], inside: tup
     for key, value in values.items():
         name = str(key).replace("-", "_")
         path = next((p for p in sorted(paths, key=len) if p[-1] == name and p[: len(inside)] == inside and len(p) > len(inside)), None)
-        # `learner` is a section and an option in it.
+        # A section may have a leaf of its own name: `sampler` and `learner` are both.
         if path is None or (name in known and not isinstance(value, Mapping)):
             yield name, value, inside
         elif isinstance(value, Mapping):

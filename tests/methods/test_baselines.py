@@ -15,6 +15,7 @@ from etude.config import RunConfig
 from etude.errors import InputError
 from etude.method import get_method
 from etude.methods.baselines.dpo import preference_pairs
+from etude.models.engine import Engine
 from etude.models.language import LanguageModel
 from etude.objectives import PolicyObjective, sequence_product, sequence_ratio, token_ratio
 from etude.rollouts import is_mixed
@@ -60,6 +61,15 @@ def ready(slug: str, tmp_path: Path, tasks: TaskSet | None = None, **settings: A
     method.setup()
     run.step = 1
     return method
+
+
+def test_a_sampler_with_copies_of_the_weights_is_corrected_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = ready("grpo", tmp_path)
+    assert method.objective().correction is None
+    monkeypatch.setattr(Engine, "shares_weights", False)
+    assert method.objective().correction(torch.tensor([0.5, 3.0]), torch.ones(2)).tolist() == [0.5, 2.0]
+    method.config.correction = "none"
+    assert method.objective().correction is None
 
 
 def attempt(reward: float, tokens: Sequence[int] = (5, 6, 7), *, correct: float | None = None) -> Trajectory:

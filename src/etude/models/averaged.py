@@ -48,8 +48,7 @@ class AveragedModel:
         for name, parameter in self._own.items():
             if parameter.dtype != torch.float32:
                 parameter.data.copy_(self._average[name])
-        sampler = self.model.sampler
-        sampler.update(sampler.version + 1, self.model.model.named_parameters())
+        self.model.weights_changed()
 
 
 def annealed(first: float, last: float, progress: float) -> float:

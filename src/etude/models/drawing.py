@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from etude.errors import NonFiniteError
+from etude.models.sampling import SamplingParams
+from etude.types import Alternatives
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -56,3 +63,58 @@ def draw_several(probabilities_BV: Tensor, uniforms_BK: Tensor) -> Tensor:
 def entropy(probabilities_BV: Tensor, logprobs_BV: Tensor) -> Tensor:
     """Entropy in nats of each row; excluded tokens (log-probability -inf) count nothing. Returns [B]."""
     return -(probabilities_BV * logprobs_BV.clamp_min(-1e4)).sum(dim=-1)
+
+
+@dataclass(slots=True)
+class Drawn:
+    """One token for each of some sequences, and what is known of it, in nats. `alternatives` is None where no sequence asked for any."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    entropies: list[float]
+    alternatives: list[Alternatives | None] | None
+
+
+def draw_tokens(logits_BV: Tensor, params: Sequence[SamplingParams], streams: Sequence[int], counters: Sequence[int]) -> Drawn:
+    """Draw a token for each row: temperature, truncation, and draw number `counters[i]` of the stream `streams[i]`; greedy where the temperature is 0.
+
+    logits_BV: [B, V] float32. Log-probabilities, entropies and alternatives are those of the distribution that was drawn from.
+    Raises NonFiniteError for logits that hold NaN or infinity.
+    """
+    plain = all(p.plain for p in params)
+    device = logits_BV.device
+    temperatures = [p.temperature for p in params]
+    if any(t not in (0.0, 1.0) for t in temperatures):
+        scale = torch.tensor([t if t > 0 else 1.0 for t in temperatures], device=device)
+        logits_BV = logits_BV / scale[:, None]
+    if not plain and any(p.top_k or p.top_p < 1 for p in params):
+        top_k = torch.tensor([p.top_k for p in params], device=device)
+        top_p = torch.tensor([p.top_p for p in params], device=device)
+        logits_BV = truncate(logits_BV, top_k, top_p)
+    logprobs_BV = logits_BV.log_softmax(dim=-1)
+    probabilities_BV = logprobs_BV.exp()
+    numbers = uniforms(np.array(streams, dtype=np.uint64), np.array(counters, dtype=np.uint64))
+    tokens_B = draw(probabilities_BV, torch.from_numpy(numbers).to(device))
+    if not plain:
+        greedy = torch.tensor([t == 0 for t in temperatures], device=device)
+        if bool(greedy.any()):
+            tokens_B = torch.where(greedy, logits_BV.argmax(dim=-1), tokens_B)
+    tokens = tokens_B.tolist()
+    if max(tokens) >= logprobs_BV.shape[1]:
+        # Inverse CDF finds no token where the probabilities are NaN.
+        raise NonFiniteError("the logits are not finite: the model's weights hold NaN or infinity")
+    logprobs = logprobs_BV.gather(1, tokens_B[:, None]).squeeze(1).tolist()
+    entropies = entropy(probabilities_BV, logprobs_BV).tolist()
+    return Drawn(tokens, logprobs, entropies, None if plain else _alternatives(params, logprobs_BV))
+
+
+def _alternatives(params: Sequence[SamplingParams], logprobs_BV: Tensor) -> list[Alternatives | None] | None:
+    """The most likely tokens of each sequence that asked for them; None where none did."""
+    most = min(max(p.alternatives for p in params), logprobs_BV.shape[1])
+    if not most:
+        return None
+    top = logprobs_BV.topk(most)
+    return [
+        Alternatives(tokens[: p.alternatives], values[: p.alternatives]) if p.alternatives else None
+        for p, tokens, values in zip(params, top.indices.tolist(), top.values.tolist(), strict=True)
+    ]

@@ -9,63 +9,43 @@ several; all are the same forward with different widths.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from etude.errors import InputError, NonFiniteError
 from etude.models.attention import AttentionPlan
-from etude.models.drawing import draw, entropy, truncate, uniforms
+from etude.models.drawing import draw_tokens
 from etude.models.kv_cache import ParkedRow, SlotCache
 from etude.models.lean_decoder import LeanDecoder
 from etude.models.output_head import logits_at
-from etude.models.sampling import DecodeClock, Event, FinishedEvent, Request, Sampler, SamplingParams, TokenEvent, default_slots
+from etude.models.sampling import Event, default_slots
 from etude.models.scoring import score
-from etude.types import Alternatives, Completion, StopReason
+from etude.models.sequences import SequenceSampler, SequenceState
 
 
 @dataclass(slots=True, eq=False)
-class _Sequence:
-    """One sequence in flight. `tokens` is prompt and generated ones; `cached` is how many of them the cache row holds."""
+class _Sequence(SequenceState):
+    """`cached` is how many of its tokens the cache row holds."""
 
-    id: int
-    params: SamplingParams
-    stream: int
-    prompt_length: int
-    tokens: list[int]
-    keep: bool
     cached: int = 0
     parked: ParkedRow | None = None
-    logprobs: list[float] = field(default_factory=list)
-    entropies: list[float] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)
-    alternatives: list[Alternatives] = field(default_factory=list)
-    finished: StopReason | None = None
-    stop_at: int | None = None
     prompt_version: int = -1
     """Version of the weights that its prompt's keys and values are of; -1 where they may be of several."""
 
-    @property
-    def drawn(self) -> int:
-        return len(self.tokens) - self.prompt_length
 
-    @property
-    def plain(self) -> bool:
-        """True when no truncation, greedy choice, stop string or alternatives slow the common path."""
-        p = self.params
-        return p.top_k == 0 and p.top_p == 1.0 and p.temperature > 0 and not p.stop and p.alternatives == 0
-
-
-class Engine(Sampler):
+class Engine(SequenceSampler[_Sequence]):
     """Continuous batching over a shared model: the learner updates the same weights in place.
 
     `slots` is how many sequences run at once; `prefill_tokens` bounds one prefill forward.
     """
+
+    sequence_class = _Sequence
+    shares_weights: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -78,94 +58,25 @@ class Engine(Sampler):
         prefill_tokens: int = 4096,
     ) -> None:
         self.model = model
-        self.tokenizer = tokenizer
-        self.eos_ids = frozenset(eos_ids)
-        self.context_length = context_length
-        self.version = 0
-        self.clock = DecodeClock()
         self.plan = AttentionPlan.of(model)
-        self.slots = slots or default_slots(self.plan.bytes_per_token, context_length)
+        super().__init__(tokenizer, eos_ids=eos_ids, context_length=context_length, slots=slots or default_slots(self.plan.bytes_per_token, context_length))
         self.prefill_tokens = prefill_tokens
         self._device = next(model.parameters()).device
         self._cache = SlotCache(self.plan.layers, context_length)
         self._lean = LeanDecoder.of(model)
-        self._waiting: deque[_Sequence] = deque()
-        self._running: list[_Sequence] = []
-        self._live: dict[int, _Sequence] = {}
-        self._kept: dict[int, _Sequence] = {}
-        self._next_id = 0
 
     # Requests
 
-    def add(self, request: Request) -> int:
-        self._check_length(len(request.prompt) + (len(request.prefix.tokens) if request.prefix else 0))
-        sequence = _Sequence(
-            id=self._take_id(),
-            params=request.params,
-            stream=request.stream,
-            prompt_length=len(request.prompt),
-            tokens=list(request.prompt),
-            keep=request.keep,
-        )
-        if request.prefix is not None:
-            self._adopt(sequence, request.prefix, len(request.prefix.tokens))
-        self._enqueue(sequence)
-        return sequence.id
-
     @torch.inference_mode()
-    def fork(
-        self,
-        request: int,
-        at: int | None = None,
-        *,
-        take: int | None = None,
-        append: Sequence[int] = (),
-        stream: int,
-        params: SamplingParams | None = None,
-        keep: bool = False,
-    ) -> int:
-        source = self._live.get(request) or self._kept.get(request)
-        if source is None:
-            raise InputError(f"request {request} can't be forked: it is neither in flight nor kept; add it with keep=True to fork it after it finishes")
-        at = source.drawn if at is None else at
-        if not 0 <= at <= source.drawn:
-            raise InputError(f"request {request} can't be forked at token {at}: it has {source.drawn} generated tokens")
-        length = source.prompt_length + at
-        if take is not None and append:
-            raise InputError("a fork takes one token of its own or is given some, not both; expected `take` or `append`")
-        self._check_length(length + len(append) + (take is not None))
-        sequence = _Sequence(
-            id=self._take_id(),
-            params=params or source.params,
-            stream=stream,
-            prompt_length=source.prompt_length,
-            tokens=source.tokens[: source.prompt_length],
-            keep=keep,
-        )
-        if append:
-            sequence.tokens = [*source.tokens[:length], *append]
-            sequence.prompt_length = len(sequence.tokens)
-        else:
-            self._adopt(sequence, source, at)
-        if take is not None:
-            self._take(sequence, source, at, take)
+    def _reuse(self, sequence: _Sequence, source: _Sequence, length: int) -> None:
         # The last token is always fed again: its logits are what the next draw needs.
         usable = min(source.cached, length, len(sequence.tokens) - 1)
         if usable > 0:
             sequence.parked = source.parked.head(usable) if source.parked else self._cache.park(self._running.index(source), usable)
             sequence.cached = usable
-        self._enqueue(sequence)
-        return sequence.id
-
-    def abort(self, request: int) -> Completion:
-        return self.abort_all([request])[0]
 
     @torch.inference_mode()
-    def abort_all(self, requests: Sequence[int]) -> list[Completion]:
-        for request in requests:
-            if request not in self._live:
-                raise InputError(f"request {request} can't be aborted: it is not in flight")
-        sequences = [self._live[request] for request in requests]
+    def _withdraw(self, sequences: Sequence[_Sequence]) -> None:
         for sequence in sequences:
             if sequence in self._running:
                 self._park_if_kept(self._running.index(sequence))
@@ -173,56 +84,6 @@ class Engine(Sampler):
                 self._waiting.remove(sequence)
             sequence.finished = "aborted"
         self._compact()
-        return [self._retire(sequence) for sequence in sequences]
-
-    def release(self, request: int) -> None:
-        self._kept.pop(request, None)
-
-    @property
-    def pending(self) -> int:
-        return len(self._live)
-
-    def _take_id(self) -> int:
-        self._next_id += 1
-        return self._next_id
-
-    def _enqueue(self, sequence: _Sequence) -> None:
-        self._live[sequence.id] = sequence
-        self._waiting.append(sequence)
-
-    def _check_length(self, length: int) -> None:
-        if length >= self.context_length:
-            raise InputError(
-                f"a prompt of {length} tokens leaves no room in the model's context of {self.context_length}; shorten it or use a model with a longer context"
-            )
-        if length == 0:
-            raise InputError("a prompt is empty; expected at least one token")
-
-    @staticmethod
-    def _adopt(sequence: _Sequence, source: Completion | _Sequence, count: int) -> None:
-        """Take over the first `count` generated tokens of another sequence with all that is known of them."""
-        generated = source.tokens if isinstance(source, Completion) else source.tokens[source.prompt_length :]
-        sequence.tokens += generated[:count]
-        sequence.logprobs = source.logprobs[:count]
-        sequence.entropies = source.entropies[:count]
-        sequence.versions = source.versions[:count]
-        sequence.alternatives = source.alternatives[:count]
-
-    def _take(self, sequence: _Sequence, source: _Sequence, at: int, token: int) -> None:
-        """Write one of the alternatives that the source had at position `at` as the sequence's next token."""
-        options = source.alternatives[at] if at < len(source.alternatives) else Alternatives([], [])
-        if token not in options.tokens:
-            known = ", ".join(map(str, options.tokens)) or "none"
-            raise InputError(
-                f"request {source.id} can't be forked into token {token} at position {at}: its alternatives there are {known}; ask for more of them"
-            )
-        sequence.tokens.append(token)
-        sequence.logprobs.append(options.logprobs[options.tokens.index(token)])
-        sequence.entropies.append(source.entropies[at])
-        sequence.versions.append(source.versions[at])
-        sequence.alternatives.append(options)
-        sequence.finished = self._stop_reason(sequence, token)
-        self.clock.generated_tokens += 1
 
     # The step
 
@@ -245,20 +106,8 @@ class Engine(Sampler):
                 if sequence.finished:
                     self._park_if_kept(row)
             self._compact()
-            events += [FinishedEvent(s.id, self._retire(s)) for s in done]
+            events += self._finished(done)
         return events
-
-    def _admit(self) -> list[_Sequence]:
-        """Take waiting sequences while slots are free."""
-        entering: list[_Sequence] = []
-        while self._waiting and len(self._running) + len(entering) < self.slots:
-            sequence = self._waiting.popleft()
-            limit = min(sequence.params.max_new_tokens - sequence.drawn, self.context_length - len(sequence.tokens))
-            if limit <= 0 and sequence.finished is None:
-                # A resumed prefix that already has all its tokens: nothing to draw.
-                sequence.finished = "length"
-            entering.append(sequence)
-        return entering
 
     def _enter(self, entering: list[_Sequence], events: list[Event] | None) -> None:
         """Fill the cache rows of new sequences and draw the first token of each.
@@ -390,74 +239,10 @@ class Engine(Sampler):
             sequence.cached = len(sequence.tokens)
         return logits.float()
 
-    # Drawing
-
     def _draw(self, sequences: list[_Sequence], logits_BV: Tensor, events: list[Event] | None) -> None:
         """Draw one token for each sequence, record it, and mark the sequences that end."""
-        count = len(sequences)
-        plain = all(s.plain for s in sequences)
-        temperatures = [s.params.temperature for s in sequences]
-        if any(t not in (0.0, 1.0) for t in temperatures):
-            scale = torch.tensor([t if t > 0 else 1.0 for t in temperatures], device=self._device)
-            logits_BV = logits_BV / scale[:, None]
-        if not plain and any(s.params.top_k or s.params.top_p < 1 for s in sequences):
-            top_k = torch.tensor([s.params.top_k for s in sequences], device=self._device)
-            top_p = torch.tensor([s.params.top_p for s in sequences], device=self._device)
-            logits_BV = truncate(logits_BV, top_k, top_p)
-        logprobs_BV = logits_BV.log_softmax(dim=-1)
-        probabilities_BV = logprobs_BV.exp()
-        keys = np.fromiter((s.stream for s in sequences), dtype=np.uint64, count=count)
-        counters = np.fromiter((s.drawn for s in sequences), dtype=np.uint64, count=count)
-        tokens_B = draw(probabilities_BV, torch.from_numpy(uniforms(keys, counters)).to(self._device))
-        if not plain:
-            greedy = torch.tensor([t == 0 for t in temperatures], device=self._device)
-            if bool(greedy.any()):
-                tokens_B = torch.where(greedy, logits_BV.argmax(dim=-1), tokens_B)
-        tokens = tokens_B.tolist()
-        if max(tokens) >= logprobs_BV.shape[1]:
-            # Inverse CDF finds no token where the probabilities are NaN.
-            raise NonFiniteError("the logits are not finite: the model's weights hold NaN or infinity")
-        logprobs = logprobs_BV.gather(1, tokens_B[:, None]).squeeze(1).tolist()
-        entropies = entropy(probabilities_BV, logprobs_BV).tolist()
-        alternatives = None if plain else self._alternatives(sequences, logprobs_BV)
-        self.clock.generated_tokens += count
-        for i, sequence in enumerate(sequences):
-            token = tokens[i]
-            sequence.tokens.append(token)
-            sequence.logprobs.append(logprobs[i])
-            sequence.entropies.append(entropies[i])
-            sequence.versions.append(self.version)
-            options = alternatives[i] if alternatives is not None else None
-            if options is not None:
-                sequence.alternatives.append(options)
-            sequence.finished = self._stop_reason(sequence, token)
-            if events is not None:
-                events.append(TokenEvent(sequence.id, token, logprobs[i], entropies[i], options))
-
-    @staticmethod
-    def _alternatives(sequences: Sequence[_Sequence], logprobs_BV: Tensor) -> list[Alternatives | None] | None:
-        """The most likely tokens of each sequence that asked for them; None where none did."""
-        most = min(max(s.params.alternatives for s in sequences), logprobs_BV.shape[1])
-        if not most:
-            return None
-        top = logprobs_BV.topk(most)
-        tokens, values = top.indices.tolist(), top.values.tolist()
-        wanted = [s.params.alternatives for s in sequences]
-        return [Alternatives(t[:n], v[:n]) if n else None for t, v, n in zip(tokens, values, wanted, strict=True)]
-
-    def _stop_reason(self, sequence: _Sequence, token: int) -> StopReason | None:
-        params = sequence.params
-        if token in self.eos_ids and not params.ignore_eos:
-            return "eos"
-        if params.stop:
-            # A stop string can only have been completed by the newest token, so a short tail is enough to look at.
-            tail = max(len(s) for s in params.stop) + 8
-            text = self.tokenizer.decode(sequence.tokens[max(sequence.prompt_length, len(sequence.tokens) - tail) :], skip_special_tokens=True)
-            if any(s in text for s in params.stop):
-                return "stop"
-        if sequence.drawn >= params.max_new_tokens or len(sequence.tokens) >= self.context_length:
-            return "length"
-        return None
+        drawn = draw_tokens(logits_BV, [s.params for s in sequences], [s.stream for s in sequences], [s.drawn for s in sequences])
+        self._record(sequences, drawn, events)
 
     # Leaving
 
@@ -478,29 +263,6 @@ class Engine(Sampler):
             for hole, mover in zip(holes, movers, strict=True):
                 self._running[hole] = self._running[mover]
         del self._running[len(alive) :]
-
-    def _retire(self, sequence: _Sequence) -> Completion:
-        del self._live[sequence.id]
-        if sequence.keep:
-            self._kept[sequence.id] = sequence
-        assert sequence.finished is not None
-        generated = sequence.tokens[sequence.prompt_length :]
-        return Completion(
-            request=sequence.id,
-            prompt=sequence.tokens[: sequence.prompt_length],
-            tokens=generated,
-            text=self._text(generated, sequence.params.stop if sequence.finished == "stop" else ()),
-            logprobs=list(sequence.logprobs),
-            entropies=list(sequence.entropies),
-            versions=list(sequence.versions),
-            stop_reason=sequence.finished,
-            alternatives=list(sequence.alternatives),
-        )
-
-    def _text(self, tokens: list[int], stop: tuple[str, ...]) -> str:
-        text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-        ends = [text.find(s) for s in stop if s in text]
-        return text[: min(ends)] if ends else text
 
     # Scoring
 

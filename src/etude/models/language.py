@@ -17,9 +17,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
-from etude.config import LearnerConfig
-from etude.errors import InputError, MissingExtra
+from etude.config import LearnerConfig, SamplerBackEnd, VLLMConfig
+from etude.errors import InputError, first_line
+from etude.models.adapters import merged, merged_weights, with_adapter
 from etude.models.engine import Engine
+from etude.models.sampling import Sampler
 from etude.models.suppression import suppress
 from etude.types import Message
 
@@ -76,7 +78,7 @@ SMALL = 10_000_000
 
 @dataclass
 class LanguageModel:
-    """A causal LM, its tokenizer and its sampler. The learner and the sampler share the weights.
+    """A causal LM, its tokenizer and its sampler. The embedded engine shares the learner's weights; any other sampler has copies, which `weights_changed` renews.
 
     `recommended_lr` is the learning rate to use when the user gives none.
     """
@@ -84,7 +86,7 @@ class LanguageModel:
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    sampler: Engine
+    sampler: Sampler
     recommended_lr: float
 
     @classmethod
@@ -96,19 +98,25 @@ class LanguageModel:
         dtype: str = "auto",
         slots: int = 0,
         learner: LearnerConfig | None = None,
+        sampler: SamplerBackEnd = "engine",
+        vllm: VLLMConfig | None = None,
     ) -> LanguageModel:
         """Load an embedded model, a Hugging Face folder, an adapter's folder (merged into the model it belongs to) or a hub id.
 
-        With `learner.lora_rank` > 0 a fresh adapter is put on it.
-        Raises InputError when the folder is missing, is not a causal LM, or its tokenizer has no end token.
+        With `learner.lora_rank` > 0 a fresh adapter is put on it. sampler: who generates; `vllm` holds the options of vLLM.
+        Raises InputError when the folder is missing, is not a causal LM, its tokenizer has no end token, or the sampler cannot take the model.
         """
+        if sampler == "vllm":
+            from etude.models.vllm_engine import check_vllm
+
+            check_vllm()
         folder = model_folder(spec)
         base = _base_of(folder, spec)
         place = resolve_device(device)
         try:
             config = AutoConfig.from_pretrained(base)
         except (OSError, ValueError, json.JSONDecodeError) as error:
-            raise InputError(f"{spec} can't be read as a Hugging Face model: {_first_line(error)}") from error
+            raise InputError(f"{spec} can't be read as a Hugging Face model: {first_line(error)}") from error
         if config.is_encoder_decoder or not _is_causal(config):
             named = ", ".join(config.architectures or ["no architecture named"])
             raise InputError(
@@ -121,32 +129,51 @@ class LanguageModel:
             with without_bars():
                 model = AutoModelForCausalLM.from_pretrained(base, dtype=number_format)
                 if base != folder:
-                    model = _merged(model, folder)
+                    model = merged(model, folder)
         except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(f"the weights of {spec} can't be loaded: {_first_line(error)}") from error
+            raise InputError(f"the weights of {spec} can't be loaded: {first_line(error)}") from error
         model.to(place)  # type: ignore[arg-type]
         model.eval()
         model.requires_grad_(True)
         recommended = 2e-6
         if learner is not None and learner.lora_rank > 0:
-            model = _with_adapter(model, learner)
+            model = with_adapter(model, learner)
             recommended = 1e-4
         if sum(p.numel() for p in model.parameters()) < SMALL:
             recommended = 3e-4
-        return cls.wrap(model, tokenizer, name=spec, slots=slots, recommended_lr=recommended)
+        return cls.wrap(model, tokenizer, name=spec, slots=slots, recommended_lr=recommended, sampler=sampler, vllm=vllm)
 
     @classmethod
-    def wrap(cls, model: Any, tokenizer: Any, *, name: str = "model", slots: int = 0, recommended_lr: float = 2e-6) -> LanguageModel:
+    def wrap(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str = "model",
+        slots: int = 0,
+        recommended_lr: float = 2e-6,
+        sampler: SamplerBackEnd = "engine",
+        vllm: VLLMConfig | None = None,
+    ) -> LanguageModel:
         """Use a model and tokenizer that are loaded already."""
         _complete_tokenizer(tokenizer, name)
         suppress(model, name)
-        engine = Engine(model, tokenizer, eos_ids=_eos_ids(model, tokenizer), context_length=_context_length(model, tokenizer), slots=slots)
-        return cls(name, model, tokenizer, engine, recommended_lr)
+        limits: dict[str, Any] = {"eos_ids": _eos_ids(model, tokenizer), "context_length": _context_length(model, tokenizer), "slots": slots}
+        if sampler == "vllm":
+            from etude.models.vllm_sampler import VLLMSampler
+
+            return cls(name, model, tokenizer, VLLMSampler(model, tokenizer, options=vllm, **limits), recommended_lr)
+        return cls(name, model, tokenizer, Engine(model, tokenizer, **limits), recommended_lr)
+
+    def weights_changed(self, version: int | None = None) -> None:
+        """Let the sampler go on with the weights as they are now, under the next version's number or a given one. To be called after every change of weights."""
+        self.sampler.update(self.sampler.version + 1 if version is None else version, merged_weights(self.model))
 
     def copy(self, name: str) -> LanguageModel:
-        """The same model with weights, which do not train, and a sampler of its own: as it is now, whatever becomes of this one."""
+        """The same model with weights, which do not train, and an embedded sampler of its own: as it is now, whatever becomes of this one."""
         model = copy.deepcopy(self.model).requires_grad_(False).eval()
-        return LanguageModel.wrap(model, self.tokenizer, name=name, slots=self.sampler.slots, recommended_lr=self.recommended_lr)
+        slots = self.sampler.slots if self.sampler.shares_weights else 0
+        return LanguageModel.wrap(model, self.tokenizer, name=name, slots=slots, recommended_lr=self.recommended_lr)
 
     @property
     def device(self) -> torch.device:
@@ -218,7 +245,7 @@ class LanguageModel:
             return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation))
         except Exception as error:
             roles = " ".join(m.role for m in messages)
-            raise InputError(f"the chat template of {self.name} can't render a conversation with the roles {roles}: {_first_line(error)}") from error
+            raise InputError(f"the chat template of {self.name} can't render a conversation with the roles {roles}: {first_line(error)}") from error
 
 
 @contextmanager
@@ -256,15 +283,11 @@ def resolve_device(device: str) -> torch.device:
     return place
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _load_tokenizer(folder: str, spec: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:
-        raise InputError(f"the tokenizer of {spec} can't be loaded: {_first_line(error)}; expected tokenizer files beside the model's config.json") from error
+        raise InputError(f"the tokenizer of {spec} can't be loaded: {first_line(error)}; expected tokenizer files beside the model's config.json") from error
     return tokenizer
 
 
@@ -311,32 +334,3 @@ def _base_of(folder: str, spec: str) -> str:
         return model_folder(str(base))
     except InputError as error:
         raise InputError(f"{spec} is an adapter, and the model it belongs to can't be used: {error}; put that model there, or name it in {record}") from error
-
-
-def _merged(model: Any, folder: str) -> Any:
-    """The model with an adapter's weights added to its own."""
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise MissingExtra("peft", "lora", "loading a LoRA adapter") from error
-    return PeftModel.from_pretrained(model, folder).merge_and_unload()  # type: ignore[operator]
-
-
-def _with_adapter(model: PreTrainedModel, config: LearnerConfig) -> Any:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise MissingExtra("peft", "lora", "training a LoRA adapter") from error
-    targets: Any = "all-linear" if config.lora_targets == ("all-linear",) else list(config.lora_targets)
-    adapter = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha or 2 * config.lora_rank,  # type: ignore[arg-type]
-        target_modules=targets,
-        lora_dropout=0.0,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(model, adapter)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise InputError(f"LoRA can't be put on this model: {_first_line(error)}; lora_targets must name its linear layers") from error

@@ -9,7 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from etude.types import Alternatives, Completion
 
@@ -45,6 +45,11 @@ class SamplingParams:
             raise InputError(f"top_k is {self.top_k}; expected 0 (off) or more")
         if any(not s for s in self.stop):
             raise InputError("a stop string is empty; expected at least one character each")
+
+    @property
+    def plain(self) -> bool:
+        """True when no truncation, greedy choice, stop string or alternatives slow the common path."""
+        return self.top_k == 0 and self.top_p == 1.0 and self.temperature > 0 and not self.stop and self.alternatives == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +144,15 @@ class Sampler(ABC):
 
     clock: DecodeClock
     version: int
-    """Version of the weights in use; written on every token."""
+    """Version of the weights in use; written on every token. `update` sets it."""
+    context_length: int
+    """Tokens that a prompt and what is generated after it may have together."""
+    eos_ids: frozenset[int]
+    """Tokens that end a turn."""
+    slots: int
+    """Sequences that run at once."""
+    shares_weights: ClassVar[bool]
+    """Whether it computes with the learner's own weights; else it has copies, which `update` renews."""
 
     @abstractmethod
     def add(self, request: Request) -> int:

@@ -16,10 +16,7 @@ def score(model: PreTrainedModel, contexts: Sequence[Sequence[int]], options: Se
 
     tokens_at_once: of one forward, padding included. Raises InputError where there are not as many of each, or one is empty.
     """
-    if len(contexts) != len(options):
-        raise InputError(f"score got {len(contexts)} contexts and {len(options)} options; expected as many of each")
-    if not all(map(len, contexts)) or not all(map(len, options)):
-        raise InputError("score got an empty context or option; expected at least one token in each")
+    check_scorable(contexts, options)
     results: list[list[float]] = [[] for _ in contexts]
     # Similar lengths together: padding is computed for nothing.
     order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]) + len(options[i]))
@@ -33,6 +30,14 @@ def score(model: PreTrainedModel, contexts: Sequence[Sequence[int]], options: Se
         for i, values in zip(batch, _scored(model, [contexts[i] for i in batch], [options[i] for i in batch]), strict=True):
             results[i] = values
     return results
+
+
+def check_scorable(contexts: Sequence[Sequence[int]], options: Sequence[Sequence[int]]) -> None:
+    """Raises InputError where there are not as many contexts as options, or one is empty."""
+    if len(contexts) != len(options):
+        raise InputError(f"score got {len(contexts)} contexts and {len(options)} options; expected as many of each")
+    if not all(map(len, contexts)) or not all(map(len, options)):
+        raise InputError("score got an empty context or option; expected at least one token in each")
 
 
 def _scored(model: PreTrainedModel, contexts: list[Sequence[int]], options: list[Sequence[int]]) -> list[list[float]]:

@@ -64,8 +64,8 @@ class GRPOConfig(PolicyOptimizationConfig):
     """Weight of the entropy bonus: the mean entropy of all trained tokens, in nats."""
     entropy_target: NonNegative = 0.0
     """Steer the bonus so that entropy (nats per token) stays near this (0: off)."""
-    correction: CorrectionKind = "none"
-    """Weigh tokens for the gap between sampler and learner."""
+    correction: Literal["auto", "none", "truncate", "mask", "sequence_truncate", "sequence_mask"] = "auto"
+    """Weigh tokens for the gap between sampler and learner; `auto`: `truncate` where the sampler computes with copies of the weights (vLLM), else `none`."""
     correction_cap: NonNegative = 2.0
     """Largest weight of that correction."""
 
@@ -123,11 +123,12 @@ class GRPO(PolicyOptimization):
 
     def objective(self) -> Objective:
         config = self.config
+        by_sampler: CorrectionKind = "none" if self.policy.sampler.shares_weights else "truncate"
         return PolicyObjective(
             surrogate=self.surrogate(),
             aggregation=config.aggregation,
             ratio=type(self).ratio,
-            correction=behaviour_correction(config.correction, config.correction_cap),
+            correction=behaviour_correction(by_sampler if config.correction == "auto" else config.correction, config.correction_cap),
             divergence=DIVERGENCES[config.kl_estimator],
             kl_coefficient=config.kl_coefficient,
             entropy_coefficient=config.entropy_coefficient,
