@@ -15,6 +15,7 @@ from typing import Any
 
 from etude.errors import InputError, NonFiniteError
 from etude.ledger import FORWARD, Ledger
+from etude.models.attention import AttentionPlan
 from etude.models.language import LanguageModel
 from etude.models.sampling import FinishedEvent, Request, SamplingParams
 from etude.search.tree import Node
@@ -46,6 +47,7 @@ class StepWriter:
         self.policy, self.params, self.ledger, self.kept_bytes = policy, params, ledger, kept_bytes
         self._kept: OrderedDict[Key, tuple[int, int, int]] = OrderedDict()
         """Of each place the sampler's request that ends there, how many tokens it has drawn, and what it takes."""
+        self._bytes_per_token = AttentionPlan.of(policy.model).bytes_per_token
         self._bytes = 0
         self._loose: set[int] = set()
         """Requests that the sampler keeps, and that are neither kept nor dropped yet."""
@@ -86,7 +88,7 @@ class StepWriter:
     def keep(self, key: Key, completion: Completion) -> None:
         """Remember the place that a step led to, under a key."""
         self.forget(key)
-        size = self.policy.sampler.plan.bytes_per_token * (len(completion.prompt) + len(completion.tokens))
+        size = self._bytes_per_token * (len(completion.prompt) + len(completion.tokens))
         self._loose.discard(completion.request)
         self._kept[key] = (completion.request, len(completion.tokens), size)
         self._bytes += size
