@@ -116,7 +116,7 @@ def test_train_help_lists_the_methods_and_a_method_its_options(capsys: pytest.Ca
         (["report"], "no run is named"),
         (["eval"], "no model is named"),
         (["eval", "tiny", "--samples", "0"], "--samples is 0; expected a whole number, 1 or more"),
-        (["eval", "tiny", "--sample", "3"], "Perhaps you meant: --samples"),
+        (["eval", "tiny", "--sample", "3"], "--samples INT"),
         (["eval", "tiny", "--out", "absent/x.json"], "there is no folder absent"),
         (["eval", "tiny", "--tasks", "arithmetik"], "there is no task set 'arithmetik'. Did you mean arithmetic"),
         (["list", "--family", "test"], "there is no family 'test'. Did you mean tests"),
