@@ -9,10 +9,10 @@ from typing import Any
 
 from etude.agents.scripted import scripted_agent_model
 from etude.agents.world import AgentOptions, CodingAgents
-from etude.config import NO_MODEL, EndpointConfig, MeasureConfig
+from etude.config import NO_MODEL, EndpointConfig
 from etude.errors import InputError
-from etude.models.remote import is_endpoint, open_endpoint
-from etude.models.responders import LocalResponder, RemoteResponder, Responder
+from etude.models.opening import open_responder
+from etude.models.remote import is_endpoint
 from etude.models.scripted import ScriptedModel
 from etude.sandbox.jail import INSTALL
 from etude.tasks.options import settings_in
@@ -54,17 +54,14 @@ def open_coding_agents(spec: str, model: str, endpoint: EndpointConfig, *, seed:
         raise InputError(
             f"--tasks {spec}: there is no bank {Path(place).expanduser() / BANK}; expected a folder made by scripts/make_repo_bank.py, or {SCHEME}{MICRO}"
         )
-    remote = None
-    if is_endpoint(model, endpoint.base_url):
-        remote = open_endpoint(model, endpoint)
-        remote.check()
+    responder = None if _is_scripted(model) else open_responder(model, endpoint)
     if place == MICRO:
         tasks = micro_tasks(turns=options.turns, seconds=options.seconds)
     else:
         tasks = RepositoryTasks.from_bank(f"{place}:turns={options.turns},seconds={options.seconds}")
-    if remote is not None:
-        return CodingAgents(tasks, RemoteResponder(remote), options)
-    return CodingAgents(tasks, _here(model, tasks, seed), options, asks_side_by_side=_is_scripted(model))
+    # A model that runs here answers one question after another.
+    side_by_side = responder is None or is_endpoint(model)
+    return CodingAgents(tasks, responder or _scripted(model, tasks, seed), options, asks_side_by_side=side_by_side)
 
 
 def _read(spec: str) -> tuple[str, AgentOptions]:
@@ -86,12 +83,8 @@ def _is_scripted(model: str) -> bool:
     return model.partition(":")[0] == SCRIPTED
 
 
-def _here(model: str, tasks: RepositoryTasks, seed: int) -> Responder:
-    """A model that needs no endpoint."""
-    if not _is_scripted(model):
-        from etude.api import load_policy
-
-        return LocalResponder(load_policy(model, MeasureConfig()))
+def _scripted(model: str, tasks: RepositoryTasks, seed: int) -> ScriptedModel:
+    """The scripted model, as its name and options say."""
     given = settings_in(model.partition(":")[2], f"--model {model}", SKILLS, example="skill=0.5,editing=0")
     wrong = {name: value for name, value in given.items() if not isinstance(value, (int, float))}
     if wrong:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +89,8 @@ def order_correlation(entropies: Sequence[float], stride: int) -> float:
         own = list(entropies[at : at + len(part)])
         at += len(part)
         if len(set(own)) > 1:
-            total += len(part) * float(spearmanr(range(len(own)), own).statistic)  # pyright: ignore[reportAttributeAccessIssue]
+            found: Any = spearmanr(range(len(own)), own)
+            total += len(part) * float(found.statistic)
     return total / len(entropies)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -61,10 +61,10 @@ def build_tokenizer(words: Sequence[str], codes: int, context: int) -> PreTraine
     from transformers import PreTrainedTokenizerFast
 
     entries = [*SPECIAL, *dict.fromkeys(words), *(f"<v{code}>" for code in range(codes))]
-    tokenizer = Tokenizer(models.WordLevel({entry: number for number, entry in enumerate(entries)}, unk_token=UNKNOWN))
+    tokenizer: Any = Tokenizer(models.WordLevel({entry: number for number, entry in enumerate(entries)}, unk_token=UNKNOWN))
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
     parts = [pre_tokenizers.Split(Regex(r"<v\d+>|,"), behavior="isolated"), pre_tokenizers.WhitespaceSplit()]
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

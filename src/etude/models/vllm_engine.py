@@ -95,12 +95,13 @@ def start_engine(model: Any, options: VLLMConfig, *, context_length: int, slots:
         config.architectures = [architecture]
         config.save_pretrained(folder)
         on_cpu = place.type == "cpu"
+        dtype: Any = options.vllm_dtype if options.vllm_dtype != "auto" else str(next(dense.parameters()).dtype).removeprefix("torch.")
         arguments = EngineArgs(
             model=folder,
             skip_tokenizer_init=True,
             load_format="dummy",
             generation_config="vllm",
-            dtype=options.vllm_dtype if options.vllm_dtype != "auto" else str(next(dense.parameters()).dtype).removeprefix("torch."),  # type: ignore[arg-type]
+            dtype=dtype,
             max_model_len=context_length,
             max_num_seqs=slots,
             enable_prefix_caching=True,

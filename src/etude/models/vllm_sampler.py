@@ -192,10 +192,11 @@ class VLLMSampler(SequenceSampler[_Sequence]):
                 for output in self.engine.step():
                     number = int(output.request_id)
                     i = asked[number]
-                    if output.prompt_logprobs:
+                    known: Any = output.prompt_logprobs
+                    if known:
                         given = [*contexts[i], *options[i][:-1]]
                         places = range(len(contexts[i]), len(given))
-                        before[number] = [output.prompt_logprobs[p][given[p]].logprob for p in places]  # type: ignore[index]
+                        before[number] = [known[p][given[p]].logprob for p in places]
                     if output.finished:
                         results[i] = [*before.get(number, []), self._notes.pop(number)[1]]
                         del asked[number], self._given[number]

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from etude.config import EndpointConfig, InputConfig
 from etude.ledger import Ledger
 from etude.memory.attempt_summaries import Attempted, Summary
 from etude.models.language import LanguageModel
-from etude.models.remote import is_endpoint, open_endpoint
-from etude.models.responders import CountedResponder, LocalResponder, RemoteResponder, Responder
+from etude.models.responders import CountedResponder, Responder
 from etude.models.sampling import SamplingParams
 from etude.rewards import judge
 from etude.rewards.attempt_score import Rules, attempt_score, efficiency, rules_of, status_of
@@ -134,17 +132,3 @@ def _checks(trajectory: Trajectory) -> dict[str, bool]:
     """What running something said of parts of the attempt: the environment's own checks, and the last tests that the model ran."""
     checks: dict[str, Any] = dict(trajectory.tags.get("checks", {}))
     return {str(part): bool(holds) for part, holds in checks.items()}
-
-
-def open_model(spec: str, inputs: InputConfig, endpoint: EndpointConfig, slots: int) -> LanguageModel | Responder:
-    """A model by its name: one that runs here, or one behind an endpoint, which is asked whether it is there. Raises InputError for what cannot be used."""
-    if is_endpoint(spec):
-        opened = open_endpoint(spec, endpoint)
-        opened.check()
-        return RemoteResponder(opened)
-    return LanguageModel.load(spec, device=inputs.device, dtype=inputs.dtype, slots=slots)
-
-
-def responder_of(model: LanguageModel | Responder) -> Responder:
-    """The same model for questions."""
-    return LocalResponder(model) if isinstance(model, LanguageModel) else model

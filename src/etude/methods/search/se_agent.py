@@ -19,6 +19,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,6 +30,7 @@ from etude.errors import InputError
 from etude.evals.measures import Final
 from etude.memory.attempt_summaries import right_findings, shown
 from etude.method import register
+from etude.models.opening import open_model, responder_of
 from etude.models.remote import is_endpoint
 from etude.models.sampling import SamplingParams
 from etude.rewards.attempt_score import Rules
@@ -37,7 +39,7 @@ from etude.run import Run
 from etude.search.advising import Adviser, Consulted
 from etude.search.attempt_operators import GUIDE, MUTATE, PLAN, first_words, mutation
 from etude.search.attempt_pool import AttemptPool, Birth, begun, gains_by_operator
-from etude.search.attempting import Attempter, Order, Scoring, open_model, responder_of
+from etude.search.attempting import Attempter, Order, Scoring
 from etude.search.breeding import PoolConfig, ended, next_births, plan_of
 from etude.search.record import tree_record
 from etude.searching import SearchConfig, SearchMethod
@@ -171,8 +173,9 @@ class SEAgent(SearchMethod):
     def setup(self) -> None:
         config, sampler, ledger = self.config, self.config.sampler, self.run.ledger
         task_set = self._task_set()
-        actor = task_set.model() if isinstance(task_set, Decisions) else open_model(self.inputs.model, self.inputs, config.endpoint, sampler.slots)
-        adviser = actor if config.adviser is None else open_model(config.adviser, self.inputs, config.endpoint, sampler.slots)
+        opened = partial(open_model, endpoint=config.endpoint, device=self.inputs.device, dtype=self.inputs.dtype, slots=sampler.slots)
+        actor = task_set.model() if isinstance(task_set, Decisions) else opened(self.inputs.model)
+        adviser = actor if config.adviser is None else opened(config.adviser)
         whole = list(task_set.held_out()) if config.split == "held-out" else [task_set.train_task(self.run.seed, i) for i in range(config.tasks_limit)]
         self.tasks = list({task.id: task for task in whole[: config.tasks_limit]}.values())
         if not self.tasks:

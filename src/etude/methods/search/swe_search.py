@@ -99,7 +99,7 @@ FORM_TOKENS = 128
             Comparison("the second half of the steps", "swe-search", None, Final("success") - Final("half"), role="ablation"),
             Comparison("over one attempt", "swe-search", "one attempt", Final("success"), role="ablation"),
         ),
-        tried="The world's numbers, C = 30, four children, the margins of 10 and 6 points and the third come from a pilot of other code and were not changed. Seeds 0, 1, 2 "
+        tried="The world's numbers, C = 30, four children, the margins of 10 and 6 points and the third were set before this was written and were not changed. Seeds 0, 1, 2 "
         "(300 bugs): swe-search 0.517, restarts 0.227, with twice the steps and judged at the ends 0.333, random values 0.020, random ones on the way 0.270, no hindsight "
         "0.440, one attempt 0.033, 60 steps 0.597 (restarts 0.290); C = 0 0.587, 10 0.560, 60 0.487; hindsight of the worst branch 0.500, of the latest 0.493; worth by path "
         "0.507, by W / N 0.477; development weights 0.670, refactored ones 0.517; a debate 0.557; a noise of 60: 0.233 of 0.510, picked with five more opinions 0.490. What "

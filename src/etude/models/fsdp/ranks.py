@@ -8,7 +8,7 @@ import tempfile
 import time
 import weakref
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,8 +18,6 @@ import torch.multiprocessing as mp
 from etude.errors import LearnerLost
 from etude.models.fsdp.rank import FAILED, REFUSED, serve
 
-POLL_SECONDS = 0.2
-"""How often a rank that has not answered is looked after."""
 GRACE_SECONDS = 3.0
 """How long to wait for what else is known once one rank is gone: the cause may be noticed after its consequences."""
 
@@ -67,9 +65,8 @@ class Ranks:
         return answers[0][1]
 
     def _answer(self, pipe: Connection) -> tuple[str, Any]:
-        while not pipe.poll(POLL_SECONDS):
-            if any(process.exitcode is not None for process in self._processes):
-                raise EOFError
+        if pipe not in wait([pipe, *(process.sentinel for process in self._processes)]):
+            raise EOFError
         answer = pipe.recv()
         if answer[0] == FAILED:
             self._lost([answer[1]])
@@ -77,10 +74,7 @@ class Ranks:
 
     def _lost(self, known: list[str]) -> NoReturn:
         """End the ranks and say why, the cause before its consequences. Raises LearnerLost."""
-        until = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < until and any(process.exitcode is None for process in self._processes):
-            time.sleep(POLL_SECONDS / 4)
-            known += [answer[1] for answer in self._left() if answer[0] == FAILED]
+        self._join()
         known += [answer[1] for answer in self._left() if answer[0] == FAILED]
         killed = [f"rank {i} was ended by {_signal(-p.exitcode)}" for i, p in enumerate(self._processes) if p.exitcode is not None and p.exitcode < 0]
         ended = [f"rank {i} ended with code {p.exitcode}" for i, p in enumerate(self._processes) if p.exitcode]
@@ -104,11 +98,15 @@ class Ranks:
         """Let the ranks end; those that do not are ended."""
         for pipe in self._pipes:
             pipe.close()
+        self._join()
+        atexit.unregister(self._end)
+        self._end()
+
+    def _join(self) -> None:
+        """Wait for the ranks to end, for a while."""
         until = time.monotonic() + GRACE_SECONDS
         for process in self._processes:
             process.join(max(0.0, until - time.monotonic()))
-        atexit.unregister(self._end)
-        self._end()
 
 
 def _kill(processes: list[Any], folder: tempfile.TemporaryDirectory[str]) -> None:

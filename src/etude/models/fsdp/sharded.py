@@ -93,7 +93,7 @@ class ShardedLearner(Learner):
 
     def freeze_reference(self) -> None:
         """The reference comes as a model of its own (`reference`), since a sharded one cannot be copied."""
-        raise NotImplementedError
+        raise TypeError("a sharded model cannot be copied; give its reference with reference(model)")
 
     def reference(self, model: Any) -> None:
         """Use a sharded model as the policy that the run began with."""

@@ -71,7 +71,7 @@ def micro_faults() -> list[MicroFault]:
     """The faults that are kept, function by function, no two of a function with the same symptom."""
     candidates = {name: _candidates(name) for name in micro_functions.CALLS}
     with JailSandbox(Limits(seconds=20.0)) as jail:
-        ran = jail.run([_results_code(name, [source for _, source in faulty]) for name, faulty in candidates.items()])
+        ran = jail.run([_results_code(name, [_source(name), *(source for _, source in faulty)]) for name, faulty in candidates.items()])
     return [micro for (name, faulty), result in zip(candidates.items(), ran, strict=True) for micro in _kept(name, faulty, result.stdout)]
 
 
@@ -86,12 +86,11 @@ def _candidates(name: str) -> list[tuple[Fault, str]]:
 
 
 def _kept(name: str, faulty: list[tuple[Fault, str]], printed: str) -> list[MicroFault]:
-    """Those that tests tell from the clean function, given a line of results for each."""
-    calls, function = micro_functions.CALLS[name], getattr(micro_functions, name)
-    right = tuple(repr(eval(f"function({call})", {"function": function})) for call in calls)
+    """Those that tests tell from the clean function, given a line of results of that one and of each."""
+    right, *wrong = (tuple(json.loads(line)) for line in printed.splitlines())
     kept: list[MicroFault] = []
-    for (fault, source), line in zip(faulty, printed.splitlines(), strict=True):
-        micro = MicroFault(name, fault.kind, _source(name), source, calls, right, tuple(json.loads(line)))
+    for (fault, source), results in zip(faulty, wrong, strict=True):
+        micro = MicroFault(name, fault.kind, _source(name), source, micro_functions.CALLS[name], right, results)
         seen, decide = ([i for i in micro.failing if (i < SEEN) == visible] for visible in (True, False))
         if seen and decide and len(kept) < FAULTS and _issue(micro) not in {_issue(other) for other in kept}:
             kept.append(micro)
