@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import etude
-from etude.methods.images.self_e import FLOW_MATCHING
+from etude.methods.images.self_e import DISTILLED, FLOW_MATCHING
 from etude.run import Run
 
 SMALL: dict[str, Any] = {
@@ -41,6 +41,26 @@ def test_jumps_grow_and_are_counted(tmp_path: Path) -> None:
 def test_without_jumps_and_judgement_it_is_flow_matching(tmp_path: Path) -> None:
     found = steps(tmp_path / "run", **FLOW_MATCHING)
     assert {(line["signal/judged"], line["signal/judgement"]) for line in found} == {(0, 0)}
+
+
+def test_distilling_is_flow_matching_until_there_is_a_teacher(tmp_path: Path) -> None:
+    settings = {**SMALL, **DISTILLED, "dropped": 0.0, "local": 0.0, "teacher_steps": 3, "checkpoint_every": 1}
+    etude.train("self-e", out=tmp_path / "run", **settings)
+    found = [line for line in Run.open(tmp_path / "run").metrics() if "signal/taught" in line]
+    assert [line["signal/taught"] for line in found] == [0, 0, 1, 1]
+    forwards = [line["ledger"]["forward_equivalents"] for line in found]
+    assert forwards[1] == 2 * 20 * 16 * 3
+    assert forwards[3] - forwards[2] == 20 * 16 * (3 + 3)
+
+
+def test_a_resumed_run_keeps_its_teacher(tmp_path: Path) -> None:
+    settings = {**SMALL, **DISTILLED, "teacher_from": 0.25, "checkpoint_every": 1}
+    etude.train("self-e", out=tmp_path / "whole", **settings)
+    etude.train("self-e", out=tmp_path / "parts", **settings, budget="3-steps")
+    etude.train(resume=tmp_path / "parts", budget="4-steps")
+    losses = [[line["loss/fit"] for line in Run.open(tmp_path / name).metrics() if "loss/fit" in line] for name in ("whole", "parts")]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 4
 
 
 def test_it_learns_to_draw_digits(tmp_path: Path) -> None:

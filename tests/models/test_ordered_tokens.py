@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from etude.errors import InputError
 from etude.models.ordered_tokens import OrderedShape, OrderedTokenizer, first_visible, gone, token_times
@@ -87,3 +88,20 @@ def test_tokens_of_places_say_what_is_in_their_place() -> None:
     moved = (code.vectors(changed) - code.vectors(picture)).abs().sum(-1)[0].view(4, 4)
     assert moved[0, 0] > 0
     assert moved[3].tolist() == moved[:, 3].tolist() == [0.0] * 4
+
+
+class Blank(nn.Module):
+    """A decoder that sees nothing in the noise."""
+
+    def forward(self, codes: Tensor, visible: Tensor, pictures: Tensor, times: Tensor) -> Tensor:
+        return torch.zeros_like(pictures)
+
+
+def test_errors_weigh_as_those_of_the_velocity() -> None:
+    code = OrderedTokenizer(SMALL)
+    code.add_module("decoder", Blank())
+    found = code.loss(torch.ones(64, 3, 16, 16), torch.Generator().manual_seed(0))
+    times = torch.rand(64, generator=torch.Generator().manual_seed(0))
+    assert (times < 0.1).any()
+    # An error of 1 everywhere: 1 / t^2, of 100 at most.
+    assert float(found.reconstruction) == pytest.approx(float((1 / times**2).clamp(max=100).mean()), rel=1e-5)

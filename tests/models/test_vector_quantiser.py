@@ -67,3 +67,11 @@ def test_positions_with_few_codes_give_more_new_ones() -> None:
     assert used.tolist() == [[0.5, 0.5], [1.0, 0.0]]
     assert perplexities(used).tolist() == pytest.approx([2.0, 1.0])
     assert reseeding_weights(used).tolist() == pytest.approx([1 / 3, 2 / 3])
+
+
+def test_positions_that_share_out_the_codes_are_not_diverse() -> None:
+    # Of two positions, one always says the first of two codes and the other the second: together they use both alike, each uses but one.
+    cosines = torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]]).expand(4, 2, 2)
+    assert float(diversity_loss(cosines)) == pytest.approx(0, abs=1e-6)
+    shared = cosines[:, :, :1].expand(4, 2, 2)
+    assert float(diversity_loss(shared)) == pytest.approx(-math.log(2))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from etude.images.captions import MADE_BY_MODEL, NO_CAPTION
 from etude.models.flow import FlowModel, FlowShape
-from etude.objectives.self_evaluation import SelfEvaluation, draw_jumps, jump_weight, merged_target, own_pictures, self_evaluation_loss
+from etude.objectives.self_evaluation import SelfEvaluation, distillation_loss, draw_jumps, jump_weight, merged_target, own_pictures, self_evaluation_loss
 
 CAPTIONS = torch.tensor([[1, 0, 0, 21], [7, 5, 3, 2]])
 SMALL = FlowShape(width=32, layers=1, heads=2)
@@ -98,3 +98,36 @@ def test_gradients_reach_the_model_only_through_what_it_predicted() -> None:
     assert model.leave.weight.grad is not None
     assert model.leave.weight.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in average.parameters())
+
+
+class Growing(FlowModel):
+    """A velocity that is the picture itself, so that small steps and one jump lead to different places."""
+
+    def forward(self, pictures: Tensor, times: Tensor, captions: Tensor, until: Tensor | None = None) -> Tensor:
+        return pictures
+
+
+def distilled(model: FlowModel, teacher: FlowModel, steps: int, times: list[float], until: list[float]) -> tuple[float, int]:
+    pictures = torch.full((2, 3, 16, 16), 1.0)
+    found = distillation_loss(
+        model, teacher, pictures, CAPTIONS, torch.tensor(times), torch.tensor(until), torch.Generator().manual_seed(0), teacher_steps=steps
+    )
+    return found.fit, found.forwards
+
+
+def test_a_jump_learns_where_the_small_steps_of_the_teacher_lead() -> None:
+    model, teacher = Certain(SMALL), Certain(SMALL)
+    # Its way is straight: any number of steps is one. The student sees 0.5 where the teacher sees 0.8: a difference of 0.3 / t of the velocity.
+    teacher.with_caption = 0.8
+    assert distilled(model, teacher, 4, [0.5, 0.5], [0.25, 0.0]) == (pytest.approx(0.36, rel=1e-4), 8)
+    # Without a jump it is flow matching, and the teacher is not asked.
+    assert distilled(model, teacher, 4, [0.5, 0.25], [0.5, 0.25]) == (pytest.approx((1 + 4) / 2, rel=1e-4), 0)
+
+
+def test_the_teachers_steps_are_walked_one_after_the_other() -> None:
+    # v = x: two steps of 0.2 lead from x to 0.8 * 0.8 x, a mean velocity of 0.36 x / 0.4 = 0.9 x. One step would be 1.0 x, what the student says itself.
+    model = Growing(SMALL)
+    assert distilled(model, Growing(SMALL), 1, [0.8, 0.8], [0.4, 0.4])[0] == pytest.approx(0.0, abs=1e-10)
+    noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    mixed = 0.2 + 0.8 * noise
+    assert distilled(model, Growing(SMALL), 2, [0.8, 0.8], [0.4, 0.4])[0] == pytest.approx(0.01 * mixed.square().mean().item(), rel=1e-4)

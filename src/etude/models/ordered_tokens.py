@@ -26,6 +26,9 @@ from etude.models.picture_code import CodeLoss, PictureCode
 from etude.models.vector_quantiser import CosineQuantiser
 
 PATCH = 4
+LEAST_TIME_IN_WEIGHT = 0.1
+"""Errors are weighed as those of the velocity, by 1 / t^2, down to this time. Unweighted, nearly all that counts happens in thick noise, where every token is seen, and
+there is no reason for one to say what the others do not."""
 SKETCHING_STEPS = 4
 """Steps of diffusion in which a picture is drawn from some of its tokens."""
 
@@ -209,7 +212,8 @@ class OrderedTokenizer(PictureCode):
         found = self.quantiser(vectors)
         # Tokens that are not seen get no gradient from the picture: the mask stands in their place.
         clean = self.decoder(found.vectors, self.visible_at(times), noisy(pictures, noise, times), times)
-        return CodeLoss(F.mse_loss(clean, pictures), found)
+        errors = (clean - pictures).square().flatten(1).mean(1)
+        return CodeLoss((errors / times.clamp(min=LEAST_TIME_IN_WEIGHT).square()).mean(), found)
 
     def begin_rendering(self) -> None:
         """Make the renderer a copy of the decoder, with a canvas of its own."""

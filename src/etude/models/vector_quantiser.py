@@ -19,13 +19,16 @@ REUSED = 0.2
 SHARPNESS = 10.0
 """Softmax of cosines times this says how a vector would like to be spread over the codes."""
 DIVERSE = 0.6
-"""Perplexity of a batch, as a share of the codes, from which on it is diverse enough."""
+"""Perplexity of a batch at a position, as a share of the codes, from which on it is diverse enough."""
 STARTING_ROUNDS = 10
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """What looking vectors [B, K, C] up gave: numbers of their codes [B, K]; the codes [B, K, C], with the gradient of the vectors; both losses; the batch's perplexity."""
+    """What looking vectors [B, K, C] up gave.
+
+    tokens: numbers of their codes [B, K]. vectors: the codes [B, K, C], with the gradient of what was looked up. perplexity: that of a batch at a position, on average.
+    """
 
     tokens: Tensor
     vectors: Tensor
@@ -59,7 +62,7 @@ class CosineQuantiser(nn.Module):
         cosines = unit @ self.codebook.T
         tokens = cosines.argmax(-1)
         codes = self.codebook[tokens]
-        perplexity = float(perplexities(shares(tokens, len(self.codebook)).mean(0, keepdim=True)))
+        perplexity = float(perplexities(shares(tokens, len(self.codebook))).mean())
         return Quantised(
             tokens,
             unit + (codes - unit).detach(),
@@ -102,9 +105,10 @@ class CosineQuantiser(nn.Module):
 
 
 def diversity_loss(cosines: Tensor) -> Tensor:
-    """Minus the entropy, in nats, of how vectors spread over the codes on average, from cosines [..., V]: softmax of 10 times the cosine, then the mean."""
-    spread = (SHARPNESS * cosines).softmax(-1).flatten(0, -2).mean(0)
-    return (spread * spread.clamp(min=1e-9).log()).sum()
+    """Minus the entropy, in nats, of how vectors spread over the codes at each position, from cosines [B, K, V]: softmax of 10 times the cosine, its mean over the batch,
+    and the mean of the positions' entropies. Over all positions together it would be content with positions that share out the codes between them."""
+    spread = (SHARPNESS * cosines).softmax(-1).mean(0)
+    return (spread * spread.clamp(min=1e-9).log()).sum(-1).mean()
 
 
 def shares(tokens: Tensor, codes: int) -> Tensor:

@@ -111,7 +111,7 @@ class BranchGRPOConfig(PictureConfig):
             Arm("late splits", "branchgrpo", {"splits": (5, 6, 7, 8)}),
             Arm("leaf credit", "branchgrpo", {"credit": "leaf"}),
         ),
-        common={"model": FLOW, "tasks": "pictures", "lr": 1e-4, "eval_pictures": 512, "evaluate_every": 10, "keep_last": 1, "threads": 1},
+        common={"model": FLOW, "tasks": "pictures", "lr": 3e-4, "eval_pictures": 512, "evaluate_every": 10, "keep_last": 1, "threads": 1},
         budget="4M-forwards",
         tests=(
             Comparison("alignment over the budget", "branchgrpo", "one by one", Average("eval/alignment")),
