@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from etude.config import InputConfig, PolicyOptimizationConfig, TrainConfig
+from etude.distributed.cluster import check_options
 from etude.errors import InputError
 from etude.evals.collapse import Reading
 from etude.evals.evaluate import Evaluation, evaluate, keep_samples, record_of
@@ -26,7 +27,7 @@ from etude.evals.tools import tool_use
 from etude.ledger import FORWARD, FORWARD_BACKWARD
 from etude.memory import Curriculum, UniformCurriculum
 from etude.method import Method, State
-from etude.models.language import LanguageModel
+from etude.models.language import LanguageModel, resolve_device
 from etude.models.learner import Learner
 from etude.models.sampling import SamplingParams
 from etude.objectives import Objective
@@ -38,6 +39,7 @@ from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
 from etude.watch import Watch
 
 if TYPE_CHECKING:
+    from etude.distributed.fleet import Fleet
     from etude.models.fsdp.learner import FsdpLearner
     from etude.run import Run
 
@@ -65,6 +67,8 @@ class PolicyOptimization(Method):
         self.inputs: InputConfig = config.inputs
         self._policy = policy
         self._task_set = task_set
+        self.fleet: Fleet | None = None
+        """The run's processes on a Ray cluster, where it has some."""
 
     # Before the first step
 
@@ -75,6 +79,7 @@ class PolicyOptimization(Method):
                 f"--group-size is {config.group_size}; {self.card.name} compares attempts at the same task and expects at least {self.minimum_group}"
                 + ("; reinforce-pp works with single attempts" if self.minimum_group > 1 else "")
             )
+        check_options(config.ray)
         inputs = self.inputs
         self.task_set = self._task_set or load_tasks(inputs.tasks, reward=inputs.reward, env=inputs.env, seed=self.run.seed, labelled=not self.card.label_free)
         self.held_out = list(self.task_set.held_out())[: config.evaluation.eval_tasks]
@@ -84,10 +89,13 @@ class PolicyOptimization(Method):
         self.reward_weights = read_weights(config.reward_weights)
         if type(self).judge is PolicyOptimization.judge and "environment" not in components:
             check_weights(self.reward_weights, components)
+        self.fleet = self.open_fleet()
         self.retained = open_retention(config.evaluation.retention_tasks, most=config.evaluation.eval_tasks, seed=self.run.seed)
         self.probe = self.make_probe()
         self.watch = Watch(config.watch.probe_every, self.read_probe, config.watch.limits) if self.probe is not None else None
         self.policy = self.load_policy()
+        if self.fleet is not None:
+            self.fleet.samples_for(self.policy, config.sampler)
         self.params = self.sampling_params()
         self._check_prompts()
         self.criterion = self.objective()
@@ -95,6 +103,19 @@ class PolicyOptimization(Method):
         if config.evaluation.eval_kl or self.criterion.needs_reference:
             self.learner.freeze_reference()
         self.curriculum = self.make_curriculum()
+
+    def open_fleet(self) -> Fleet | None:
+        """The run's processes on a Ray cluster, where it is to have some. Raises InputError for a cluster that cannot be reached or has too little."""
+        if self.config.ray.engine == "local":
+            return None
+        if self.config.sampler.sampler == "vllm":
+            from etude.models.vllm_engine import check_vllm
+
+            check_vllm()
+        from etude.distributed.fleet import Fleet
+
+        device = self._policy.device if self._policy is not None else resolve_device(self.inputs.device)
+        return Fleet(self.config.ray, on_gpu=device.type == "cuda")
 
     def load_policy(self) -> LanguageModel:
         """The model that practises: the one that was handed in, or the one that the options name."""
@@ -106,7 +127,8 @@ class PolicyOptimization(Method):
             dtype=inputs.dtype,
             slots=drawn.slots,
             learner=self.config.learner,
-            sampler=drawn.sampler,
+            # One in other processes takes its place.
+            sampler="engine" if self.fleet is not None else drawn.sampler,
             vllm=drawn.vllm,
         )
 
@@ -347,7 +369,7 @@ class PolicyOptimization(Method):
         plain, tensors = self.learner.state()
         weights = {f"weights.{name}": p.detach() for name, p in self.policy.model.named_parameters() if p.requires_grad}
         return State(
-            plain={"learner": plain, "curriculum": self.curriculum.state(), "version": self.policy.sampler.version},
+            plain={"learner": plain, "curriculum": self.curriculum.state(), "version": self.policy.sampler.newest},
             tensors=weights | {f"learner.{name}": t for name, t in tensors.items()},
             write_shards=self.learner.write_shards,
         )
@@ -370,6 +392,8 @@ class PolicyOptimization(Method):
         # A run that was refused in its setup has no learner yet.
         if (learner := getattr(self, "learner", None)) is not None:
             learner.close()
+        if self.fleet is not None:
+            self.fleet.close()
 
     # Details
 

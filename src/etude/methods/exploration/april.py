@@ -106,7 +106,7 @@ class PartialGathering(PolicyOptimization):
         return self.gathered.accepted
 
     def credit(self, groups: Sequence[Group]) -> Metrics:
-        return super().credit(groups) | staleness(groups, self.policy.sampler.version) | self.schedule_metrics(groups)
+        return super().credit(groups) | staleness(groups, self.policy.sampler.newest) | self.schedule_metrics(groups)
 
     def schedule_metrics(self, groups: Sequence[Group]) -> Metrics:
         """What the step's decoding was worth, by the sampler's own clock, and what is left for later.
@@ -136,7 +136,7 @@ class PartialGathering(PolicyOptimization):
 
     def update(self, groups: Sequence[Group]) -> Metrics:
         if self.config.stale_tokens == "mask":
-            groups = without_stale_tokens(groups, self.policy.sampler.version)
+            groups = without_stale_tokens(groups, self.policy.sampler.newest)
         return super().update(groups)
 
     def state(self) -> State:

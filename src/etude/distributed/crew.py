@@ -1,0 +1,104 @@
+"""Actors of one kind, numbered. One that is lost is replaced by a fresh one, and whoever asked it asks again."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from etude.errors import WorkerLost, first_line
+
+IN_A_ROW = 3
+"""Losses of one worker without an answer in between, after which it is not replaced again."""
+
+
+class Gone(Exception):
+    """The worker that was asked has died. What it was asked has no answer."""
+
+
+class Crew:
+    """`count` actors of a plain class, whose method `ready` is called first, with what `opening` gives, and answers when the worker can be asked.
+
+    what: how messages name one. Raises whatever `ready` raises.
+    """
+
+    def __init__(self, ray: Any, worker: type, count: int, what: str, *, cpus: int, gpus: float, opening: Callable[[], tuple[Any, ...]]) -> None:
+        self._ray, self._what, self._opening = ray, what, opening
+        # Ray would start one anew by itself, without what it has to be told.
+        self._class = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(worker)
+        self._lost_in_a_row = [0] * count
+        self._actors = [self._class.remote() for _ in range(count)]
+        self.facts: list[Any] = []
+        """What each worker's `ready` answered."""
+        refs = [actor.ready.remote(*opening()) for actor in self._actors]
+        for number, ref in enumerate(refs):
+            try:
+                self.facts.append(self._get(ref))
+            except Gone as error:
+                self.facts.append(None)
+                self.replace(number, error)
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def ask(self, number: int, method: str, *arguments: Any) -> Any:
+        """Ask a worker for something; returns what `answer` takes. Workers do what they are asked in order."""
+        return getattr(self._actors[number], method).remote(*arguments)
+
+    def answer(self, number: int, asked: Any) -> Any:
+        """What a worker answers. Raises what it raised, and Gone when it died."""
+        answer = self._get(asked)
+        self._lost_in_a_row[number] = 0
+        return answer
+
+    def settle(self, asked: Mapping[int, Any]) -> tuple[dict[int, Any], dict[int, Gone]]:
+        """The answers of several workers, and those who have none because they died."""
+        answers: dict[int, Any] = {}
+        gone: dict[int, Gone] = {}
+        for number, ref in asked.items():
+            try:
+                answers[number] = self.answer(number, ref)
+            except Gone as error:
+                gone[number] = error
+        return answers, gone
+
+    def replace(self, number: int, why: BaseException, unfinished: str = "") -> None:
+        """Start a fresh worker in the place of one that is gone, with a warning. Raises WorkerLost where that has happened several times in a row."""
+        while True:
+            self._lost_in_a_row[number] += 1
+            if self._lost_in_a_row[number] > IN_A_ROW:
+                raise WorkerLost(f"{self._what} {number} was lost {self._lost_in_a_row[number]} times in a row: {why}; where memory ran out, use fewer or smaller ones")
+            warnings.warn(f"{self._what} {number} is lost ({why}); another one takes its place{unfinished}", stacklevel=2)
+            self._discard(number)
+            self._actors[number] = self._class.remote()
+            try:
+                self.facts[number] = self._get(self._actors[number].ready.remote(*self._opening()))
+                return
+            except Gone as error:
+                why = error
+
+    def close(self) -> None:
+        """End all of them at once."""
+        for number in range(len(self._actors)):
+            self._discard(number)
+
+    def _discard(self, number: int) -> None:
+        if self._ray.is_initialized():
+            self._ray.kill(self._actors[number], no_restart=True)
+
+    def _get(self, ref: Any) -> Any:
+        exceptions = self._ray.exceptions
+        try:
+            return self._ray.get(ref)
+        except exceptions.RayTaskError as error:
+            # What the worker raised, without Ray's account of where.
+            raise error.cause if isinstance(error.cause, Exception) else error from None
+        except (exceptions.RayActorError, exceptions.ObjectLostError, exceptions.WorkerCrashedError) as error:
+            raise Gone(_reason(error)) from None
+
+
+def _reason(error: BaseException) -> str:
+    """Ray's reason in a line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = next((line for line in lines if "exit type" in line or "died" in line.lower()), first_line(error))
+    return told[:160]
