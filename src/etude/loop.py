@@ -85,11 +85,15 @@ class PolicyOptimization(Method):
         self.held_out = list(self.task_set.held_out())[: config.evaluation.eval_tasks]
         if not self.held_out:
             raise InputError(f"the task set {self.task_set.name} has no held-out tasks; expected at least one to measure progress on")
+        self.fleet = self.open_fleet()
+        if self.fleet is not None:
+            self.task_set = self.fleet.judges_for(
+                self.task_set, inputs, seed=self.run.seed, labelled=not self.card.label_free, given=self._task_set is not None
+            )
         components = check_reward(self.task_set)
         self.reward_weights = read_weights(config.reward_weights)
         if type(self).judge is PolicyOptimization.judge and "environment" not in components:
             check_weights(self.reward_weights, components)
-        self.fleet = self.open_fleet()
         self.retained = open_retention(config.evaluation.retention_tasks, most=config.evaluation.eval_tasks, seed=self.run.seed)
         self.probe = self.make_probe()
         self.watch = Watch(config.watch.probe_every, self.read_probe, config.watch.limits) if self.probe is not None else None

@@ -17,8 +17,8 @@ REACH_SECONDS = 5.0
 """How long the machine at an address may take to answer."""
 SAMPLERS = 2
 """Samplers where nobody says how many."""
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
-"""Ray tells nobody what it is used for, and leaves the devices of processes alone that ask for none."""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_worker_niceness": "0"}
+"""Ray tells nobody what it is used for, leaves the devices of processes alone that ask for none, and gives its workers the priority that this process has."""
 
 
 def check_options(config: RayConfig) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from etude.config import RayConfig, SamplerConfig
+from typing import Any
+
+from etude.config import InputConfig, RayConfig, SamplerConfig
 from etude.distributed.cluster import SAMPLERS, Cluster
 from etude.distributed.sampler import RaySampler
+from etude.distributed.task_worker import TaskOpening
+from etude.distributed.tasks import TaskWorkers, judged_elsewhere, pickled
 from etude.models.language import LanguageModel
+from etude.settings import is_object
+from etude.tasks.base import TaskSet
 
 
 class Fleet:
@@ -20,7 +26,7 @@ class Fleet:
         self.threads = config.worker_threads or 1
         self.gpus = (config.sampler_gpus or 1.0) if on_gpu else 0.0
         self.cluster = Cluster(config, cpus=self.threads * (self.samplers + config.env_workers), gpus=self.gpus * self.samplers)
-        self._open: list[RaySampler] = []
+        self._open: list[RaySampler | TaskWorkers] = []
 
     def samples_for(self, policy: LanguageModel, drawn: SamplerConfig) -> RaySampler:
         """Give a policy a sampler in processes of the cluster, in the place of its own. drawn: says which, and with how many slots each."""
@@ -43,8 +49,22 @@ class Fleet:
         self._open.append(sampler)
         return sampler
 
+    def judges_for(self, task_set: TaskSet, inputs: InputConfig, *, seed: int, labelled: bool, given: bool) -> TaskSet:
+        """The task set with its judging and its environments in processes of the cluster, where there are some for that.
+
+        inputs, seed, labelled: what it was loaded from; given: it was not loaded, but handed in. Raises InputError for one that cannot be sent.
+        """
+        if not self.config.env_workers:
+            return task_set
+        named: tuple[Any, ...] = (inputs.tasks, inputs.reward, inputs.env)
+        made = pickled(task_set, self.cluster.ray) if given or any(is_object(value) for value in named) else None
+        opening = TaskOpening(*(named if made is None else (None, None, None)), seed, labelled, made, self.threads)
+        workers = TaskWorkers(self.cluster.ray, opening, self.config.env_workers, cpus=self.threads)
+        self._open.append(workers)
+        return judged_elsewhere(task_set, workers)
+
     def close(self) -> None:
         """End the processes, and the cluster where it was started for them."""
-        for sampler in self._open:
-            sampler.close()
+        for crew in self._open:
+            crew.close()
         self.cluster.close()

@@ -4,8 +4,8 @@ Every token is known here when its step is handed out: number, log-probability, 
 process: what a lost worker had is given to another from the last token that was handed out, and the same tokens are drawn from there on, because a sequence's random
 numbers are its own. Nothing is handed out twice.
 
-All samplers take the same steps. Several are asked for at once and handed out one by one; what somebody does in between reaches a worker a few steps later, which
-changes no token, and what a worker drew beyond the step at which a request was stopped is forgotten.
+All samplers take the same steps. Several are asked for at once and handed out one by one, unless somebody hears of every token, or goes on with requests that end;
+what is done in between reaches a worker a few steps later, which changes no token, and what it drew beyond the step at which a request was stopped is forgotten.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from etude.models.skeletons import skeleton_of, tensors_of
 from etude.types import Completion
 
 STEPS_AT_ONCE = 16
-"""Steps that workers are asked for in one message, where nobody has to hear of every token as it comes."""
+"""Steps that workers are asked for in one message, where nothing has to be done after each."""
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +143,8 @@ class RaySampler(SequenceSampler[_Sequence]):
 
     def step(self, token_events: bool = False) -> list[Event]:
         busy = [i for i, worker in enumerate(self._workers) if worker.live]
-        self._advance([i for i in busy if not self._workers[i].ahead], 1 if token_events else STEPS_AT_ONCE)
+        one_by_one = token_events or any(sequence.keep for sequence in self._live.values())
+        self._advance([i for i in busy if not self._workers[i].ahead], 1 if one_by_one else STEPS_AT_ONCE)
         events: list[Event] = []
         taken = [self._workers[i].ahead.popleft() for i in busy if self._workers[i].ahead]
         self._count(taken)
