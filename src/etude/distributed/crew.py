@@ -27,6 +27,7 @@ class Crew:
         # Ray would start one anew by itself, without what it has to be told.
         self._class = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(worker)
         self._lost_in_a_row = [0] * count
+        self._closed = False
         self._actors = [self._class.remote() for _ in range(count)]
         self.facts: list[Any] = []
         """What each worker's `ready` answered."""
@@ -65,6 +66,8 @@ class Crew:
     def replace(self, number: int, why: BaseException, unfinished: str = "") -> None:
         """Start a fresh worker in the place of one that is gone, with a warning. Raises WorkerLost where that has happened several times in a row."""
         while True:
+            if self._closed:
+                raise WorkerLost(f"the run has ended, and {self._what} {number} with it")
             self._lost_in_a_row[number] += 1
             if self._lost_in_a_row[number] > IN_A_ROW:
                 raise WorkerLost(f"{self._what} {number} was lost {self._lost_in_a_row[number]} times in a row: {why}; where memory ran out, use fewer or smaller ones")
@@ -79,6 +82,7 @@ class Crew:
 
     def close(self) -> None:
         """End all of them at once."""
+        self._closed = True
         for number in range(len(self._actors)):
             self._discard(number)
 

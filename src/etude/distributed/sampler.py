@@ -28,6 +28,8 @@ from etude.models.sequences import SequenceSampler, SequenceState
 from etude.models.skeletons import skeleton_of, tensors_of
 from etude.types import Completion
 
+Weights = tuple[int, Any]
+"""A version, and where its weights lie in the object store; None for those that workers were opened with."""
 STEPS_AT_ONCE = 16
 """Steps that workers are asked for in one message, where nothing has to be done after each."""
 
@@ -73,11 +75,12 @@ class RaySampler(SequenceSampler[_Sequence]):
         values = {**dict(merged_weights(model)), **{name: t for name, t in dense.named_buffers() if name in names}}
         self._opening = ray.put(Opening(plain, tokenizer, **opening))
         self._values = ray.put(packed(values.items()))
-        self._used: tuple[int, Any] = (0, None)
-        """Version of the weights that workers have, and where they lie; None for those that they were opened with."""
-        self._newest: tuple[int, Any] = self._used
+        self._used: Weights = (0, None)
+        """What workers have."""
+        self.given: Weights = self._used
+        """What `update` was given last."""
         self.held_back = False
-        """New weights wait for `renew`, because what is being sampled has to be of one version."""
+        """New weights wait for `renew`: somebody else decides from when on they are used."""
         self._crew = Crew(ray, SamplerWorker, count, "sampler", cpus=cpus, gpus=gpus, opening=lambda: (self._opening, self._values, *self._used))
         facts: list[Facts] = self._crew.facts
         self._workers = [_Worker(fact.slots) for fact in facts]
@@ -222,20 +225,20 @@ class RaySampler(SequenceSampler[_Sequence]):
 
     @property
     def newest(self) -> int:
-        return self._newest[0]
+        return self.given[0]
 
     def update(self, version: int, weights: Iterable[tuple[str, Tensor]] = ()) -> None:
-        self._newest = (version, self._ray.put(packed(weights)))
+        self.given = (version, self._ray.put(packed(weights)))
         if not self.held_back:
-            self.renew()
+            self.renew(self.given)
 
-    def renew(self) -> None:
-        """Hand the newest weights to all workers, where they have not got them."""
-        if self._used is self._newest:
+    def renew(self, weights: Weights) -> None:
+        """Hand weights to all workers, where they have not got them."""
+        if self._used is weights:
             return
-        self._used = self._newest
-        self.version = self._used[0]
-        _, gone = self._crew.settle({i: self._crew.ask(i, "renew", *self._used) for i in range(len(self._crew))})
+        self._used = weights
+        self.version = weights[0]
+        _, gone = self._crew.settle({i: self._crew.ask(i, "renew", *weights) for i in range(len(self._crew))})
         for i, error in gone.items():
             self._start_again(i, error)
 

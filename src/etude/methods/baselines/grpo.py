@@ -105,6 +105,7 @@ class GRPO(PolicyOptimization):
     """The baseline of the loop."""
 
     config: GRPOConfig
+    overlaps: ClassVar[bool] = True
     minimum_group: ClassVar[int] = 2
     ratio: ClassVar[Ratio] = staticmethod(token_ratio)
     advantage: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(group_normalised)
