@@ -400,7 +400,7 @@ class PolicyOptimization(Method):
     def load_state(self, state: State) -> None:
         if self.ahead is not None:
             self.ahead.abandon()
-        if (abandoned := state.plain.get("abandoned", 0)):
+        if abandoned := state.plain.get("abandoned", 0):
             warnings.warn(
                 f"{abandoned} batches were being generated when the run was stopped between two checkpoints of its schedule. Their tokens are counted and not trained on, "
                 "so that numbers from here on are not those of a run that was not stopped",
@@ -467,12 +467,16 @@ def learner_config(config: LearnerConfig, learners: int) -> LearnerConfig:
     """How weights are updated, where `--learners` has a word in it too. Raises InputError for numbers of processes that do not go together."""
     if learners > 1:
         if config.ranks not in (0, learners):
-            raise InputError(f"--learners is {learners}, and --ranks is {config.ranks}: both say how many processes update weights; expected the same, or one of them")
+            raise InputError(
+                f"--learners is {learners}, and --ranks is {config.ranks}: both say how many processes update weights; expected the same, or one of them"
+            )
         return replace(config, learner="fsdp", ranks=learners)
     if config.learner == "single" and config.ranks > 1:
         raise InputError(f"--ranks is {config.ranks}, and --learner single has no ranks; expected --learner fsdp with it, or --ranks 0")
     if config.learner == "fsdp" and learners and config.ranks != 1:
-        raise InputError(f"--learners is 1, and --learner fsdp has {config.ranks or 'several'} ranks; expected --learners {config.ranks or 2}, or one of the two options")
+        raise InputError(
+            f"--learners is 1, and --learner fsdp has {config.ranks or 'several'} ranks; expected --learners {config.ranks or 2}, or one of the two options"
+        )
     return config
 
 

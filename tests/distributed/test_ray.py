@@ -8,22 +8,29 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from etude.api import resume_run, start_run
-from etude.config import RayConfig, SamplerConfig
-from etude.distributed.cluster import check_options, import_ray
+from etude.config import InputConfig, LearnerConfig, RayConfig, SamplerConfig
+from etude.distributed.ahead import open_ahead
+from etude.distributed.cluster import Cluster, check_options, import_ray
+from etude.distributed.fleet import Fleet
+from etude.distributed.task_worker import TaskOpening
+from etude.distributed.tasks import TaskWorkers, judged_elsewhere
 from etude.driver import drive
 from etude.errors import InputError, LearnerLost, MissingExtra, WorkerLost
+from etude.loop import learner_config
 from etude.method import get_method
 from etude.models.language import LanguageModel
 from etude.models.sampling import FinishedEvent, Request, Sampler, SamplingParams, TokenEvent, resumed, stream_key
 from etude.run import Run, without_time
 from etude.settings import build_config
 from etude.settings_file import saved_config, saved_form
+from etude.tasks.base import TaskSet
 from etude.tasks.loading import load_tasks
 from etude.types import Completion, Message, Segment, Trajectory
 
@@ -55,17 +62,15 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def sampler(cluster: Any) -> Iterator[Any]:
-    from etude.distributed.fleet import Fleet
-
     fleet = Fleet(RayConfig(engine="ray", samplers=2), on_gpu=False)
-    yield fleet.samples_for(LanguageModel.load("tiny", device="cpu"), SamplerConfig(slots=8))
+    yield fleet.samples_for(LanguageModel.load("tiny", device="cpu"), SamplerConfig(slots=64))
     fleet.close()
 
 
 @pytest.fixture(scope="module")
 def policy() -> LanguageModel:
     """The same model in this process."""
-    return LanguageModel.load("tiny", device="cpu", slots=16)
+    return LanguageModel.load("tiny", device="cpu", slots=128)
 
 
 def asked(policy: LanguageModel, *, tasks: int = 3, each: int = 4, tokens: int = 12, keep: bool = False, alternatives: int = 0) -> list[Request]:
@@ -96,7 +101,7 @@ def test_two_samplers_write_what_one_writes_and_count_the_same_work(sampler: Any
     assert (spent.steps, spent.busy_slot_steps, spent.generated_tokens) == (expected.steps, expected.busy_slot_steps, expected.generated_tokens)
     # A group's prompt is read once: it is with one of the two.
     assert spent.prefill_tokens == expected.prefill_tokens
-    assert sampler.slots == 16
+    assert sampler.slots == 128
     contexts, options = [r.prompt for r in requests[::4]], [[5, 6], [7], [8]]
     for one, two in zip(sampler.score(contexts, options), policy.sampler.score(contexts, options), strict=True):
         assert one == pytest.approx(two, abs=1e-5)
@@ -165,8 +170,9 @@ def test_a_killed_sampler_loses_no_token_and_repeats_none(sampler: Any, policy: 
     killed = sampler.pids[0]
     os.kill(killed, signal.SIGKILL)
     with pytest.warns(UserWarning, match=r"sampler 0 is lost .* requests are issued again"):
-        while sampler.pending:
-            step()
+        step()
+    while sampler.pending:
+        step()
     assert sampler.pids[0] != killed
     same(policy.sampler.generate(requests), [done[i] for i in ids])
     assert {i: [t for n, t in seen if n == i] for i in ids} == {i: done[i].tokens for i in ids}
@@ -176,20 +182,24 @@ def test_a_killed_sampler_loses_no_token_and_repeats_none(sampler: Any, policy: 
 # Environment workers
 
 
-class Counting:
-    """Asks three times, and answers with what it has heard."""
+ENVIRONMENTS = """
+import os
 
+class Counting:
     max_turns = 3
 
-    def reset(self, task: Any) -> str:
-        self.heard: list[str] = []
+    def reset(self, task):
+        self.heard = []
         return task.prompt
 
-    def step(self, text: str) -> tuple[str, float, bool]:
+    def step(self, text):
         self.heard.append(text)
         return " ".join(self.heard), float(len(self.heard)), len(self.heard) == 3
 
-
+class Moody(Counting):
+    def step(self, text):
+        return str(os.getpid()), 0.0, False
+"""
 REWARD = """
 import os, signal
 from pathlib import Path
@@ -204,9 +214,6 @@ def score(task, text):
 
 
 def test_attempts_are_judged_in_order_and_again_where_a_worker_dies(cluster: Any, tmp_path: Path) -> None:
-    from etude.config import InputConfig
-    from etude.distributed.fleet import Fleet
-
     once, code = tmp_path / "once", tmp_path / "reward.py"
     code.write_text(REWARD.format(once=str(once)))
     inputs = InputConfig(reward=f"{code}:score")
@@ -224,51 +231,46 @@ def test_attempts_are_judged_in_order_and_again_where_a_worker_dies(cluster: Any
     fleet.close()
 
 
-def test_environments_go_on_where_their_worker_dies(cluster: Any) -> None:
-    from etude.distributed.task_worker import TaskOpening
-    from etude.distributed.tasks import TaskWorkers, judged_elsewhere, pickled
-
-    tasks = load_tasks("arithmetic", env=Counting)
-    workers = TaskWorkers(cluster, TaskOpening(None, None, None, 0, True, pickled(tasks, cluster), 1), 1, cpus=1)
-    elsewhere = judged_elsewhere(tasks, workers)
-    first, second = elsewhere.environment(), elsewhere.environment()
-    assert first is not None
-    assert second is not None
-    task = tasks.train_task(0, 0)
-    assert [m.content for m in first.reset(task)] == [task.prompt]
-    second.reset(task)
-    first.begin("one")
-    assert first.step("one").reward == 1
-    os.kill(workers.pids[0], signal.SIGKILL)
-    with pytest.warns(UserWarning, match="environments are played again"):
-        answer = first.step("two")
-    assert [m.content for m in answer.messages] == ["one two"]
-    # The other one is not in the new worker either, and is brought back when it is asked.
-    assert second.step("three").reward == 1
-    assert first.step("four").done
-    first.close()
-    second.close()
+@contextmanager
+def played_elsewhere(cluster: Any, folder: Path, name: str) -> Iterator[tuple[TaskSet, TaskWorkers]]:
+    """Tasks in an environment of that name, which one worker holds."""
+    code = folder / "environments.py"
+    code.write_text(ENVIRONMENTS)
+    workers = TaskWorkers(cluster, TaskOpening("arithmetic", None, f"{code}:{name}", 0, True, None, 1), 1, cpus=1)
+    yield judged_elsewhere(load_tasks("arithmetic", env=f"{code}:{name}"), workers), workers
     workers.close()
 
 
-def test_an_environment_that_answers_otherwise_the_second_time_cannot_be_brought_back(cluster: Any) -> None:
-    from etude.distributed.task_worker import TaskOpening
-    from etude.distributed.tasks import TaskWorkers, judged_elsewhere, pickled
+def test_environments_go_on_where_their_worker_dies(cluster: Any, tmp_path: Path) -> None:
+    with played_elsewhere(cluster, tmp_path, "Counting") as (tasks, workers):
+        first, second = tasks.environment(), tasks.environment()
+        assert first is not None
+        assert second is not None
+        task = tasks.train_task(0, 0)
+        assert [m.content for m in first.reset(task)] == [task.prompt]
+        second.reset(task)
+        first.begin("one")
+        assert first.step("one").reward == 1
+        os.kill(workers.pids[0], signal.SIGKILL)
+        with pytest.warns(UserWarning, match="environments are played again"):
+            answer = first.step("two")
+        assert [m.content for m in answer.messages] == ["one two"]
+        # The other one is not in the new worker either, and is brought back when it is asked.
+        assert second.step("three").reward == 1
+        assert first.step("four").done
+        first.close()
+        second.close()
 
-    class Moody(Counting):
-        def step(self, text: str) -> tuple[str, float, bool]:
-            return str(os.getpid()), 0.0, False
 
-    tasks = load_tasks("arithmetic", env=Moody)
-    workers = TaskWorkers(cluster, TaskOpening(None, None, None, 0, True, pickled(tasks, cluster), 1), 1, cpus=1)
-    environment = judged_elsewhere(tasks, workers).environment()
-    assert environment is not None
-    environment.reset(tasks.train_task(0, 0))
-    environment.step("one")
-    os.kill(workers.pids[0], signal.SIGKILL)
-    with pytest.warns(UserWarning, match="is lost"), pytest.raises(WorkerLost, match="answered otherwise when its episode was played again"):
-        environment.step("two")
-    workers.close()
+def test_an_environment_that_answers_otherwise_the_second_time_cannot_be_brought_back(cluster: Any, tmp_path: Path) -> None:
+    with played_elsewhere(cluster, tmp_path, "Moody") as (tasks, workers):
+        environment = tasks.environment()
+        assert environment is not None
+        environment.reset(tasks.train_task(0, 0))
+        environment.step("one")
+        os.kill(workers.pids[0], signal.SIGKILL)
+        with pytest.warns(UserWarning, match="is lost"), pytest.raises(WorkerLost, match="answered otherwise when its episode was played again"):
+            environment.step("two")
 
 
 def test_what_cannot_be_sent_is_said_before_anything_is_computed(cluster: Any, tmp_path: Path) -> None:
@@ -324,10 +326,17 @@ def test_a_run_whose_sampler_is_killed_learns_what_one_process_learns(cluster: A
 
 
 @pytest.mark.parametrize("slug", ["april", "latr", "dars"])
-def test_partial_rollouts_trees_and_adaptive_allocation_are_the_same(slug: str, cluster: Any, tmp_path: Path) -> None:
-    for name, options in {"one": {}, "two": {"engine": "ray", "samplers": 1}}.items():
-        start_run(slug, build_config(slug, out=tmp_path / name, steps=2, **QUICK, **options))
-    alike(tmp_path / "one", tmp_path / "two")
+def test_partial_rollouts_trees_and_adaptive_allocation_are_the_same(slug: str, sampler: Any, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        config = build_config(slug, out=tmp_path / name, steps=2, correction="none", **QUICK)
+        policy = LanguageModel.load("tiny", device="cpu", slots=128)
+        if name == "two":
+            policy.sampler = sampler
+            policy.weights_changed(0)
+        run = Run.create(config.run, folder_name="")
+        drive(get_method(slug)(config, run, policy=policy), run)
+    # What attempts share is read once by each sampler that has some of them.
+    alike(tmp_path / "one", tmp_path / "two", unlike=frozenset({"prompt_tokens", "forward_equivalents"}))
 
 
 def test_generating_ahead_is_bounded_repeats_itself_and_resumes_exactly(cluster: Any, tmp_path: Path) -> None:
@@ -373,9 +382,6 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
 
 
 def test_processes_of_learners_have_to_agree(cluster: Any) -> None:
-    from etude.config import LearnerConfig
-    from etude.loop import learner_config
-
     assert learner_config(LearnerConfig(), 2).ranks == 2
     assert learner_config(LearnerConfig(learner="fsdp", ranks=2), 2).learner == "fsdp"
     with pytest.raises(InputError, match="--learners is 2, and --ranks is 4: both say how many"):
@@ -385,8 +391,6 @@ def test_processes_of_learners_have_to_agree(cluster: Any) -> None:
 
 
 def test_a_cluster_that_nobody_answers_for_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from etude.distributed.cluster import Cluster
-
     monkeypatch.setattr(import_ray(), "is_initialized", lambda: False)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -396,8 +400,6 @@ def test_a_cluster_that_nobody_answers_for_is_said_at_once(monkeypatch: pytest.M
 
 
 def test_a_cluster_with_too_little_room_is_refused(cluster: Any) -> None:
-    from etude.distributed.cluster import Cluster
-
     with pytest.raises(InputError, match="ask for 100 CPUs, and the Ray cluster has 8; lower --samplers"):
         Cluster(RayConfig(engine="ray", samplers=100), cpus=100)
 
@@ -409,8 +411,6 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_methods_that_cannot_generate_ahead_say_so(cluster: Any, sampler: Any, tmp_path: Path) -> None:
-    from etude.distributed.ahead import open_ahead
-
     def opened(slug: str, **options: Any) -> None:
         config = build_config(slug, out=tmp_path / slug, **QUICK, **options)
         policy = LanguageModel.load("tiny", device="cpu")

@@ -127,7 +127,9 @@ def open_ahead(method: PolicyOptimization, lag: int) -> Ahead:
     name, sampler = method.card.name, method.policy.sampler
     assert isinstance(sampler, RaySampler)
     if not vars(type(method)).get("overlaps", False):
-        raise InputError(f"--max-staleness is {lag}, and {name} gathers experience with what an update changes; expected --max-staleness 0 with it, or another method")
+        raise InputError(
+            f"--max-staleness is {lag}, and {name} gathers experience with what an update changes; expected --max-staleness 0 with it, or another method"
+        )
     if type(method.curriculum).observe is not Curriculum.observe:
         raise InputError(f"--max-staleness is {lag}, and the curriculum of {name} chooses tasks by how the last ones went; expected --max-staleness 0 with it")
     if not isinstance(method.criterion, PolicyObjective) or method.criterion.correction is None:

@@ -24,10 +24,14 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "
 def check_options(config: RayConfig) -> None:
     """Raises InputError for options of Ray without `--engine ray`, and for an address that is none; MissingExtra where ray is not installed."""
     if config.engine == "local":
-        given = [name for name in ("samplers", "env_workers", "learners", "max_staleness", "ray_address", "worker_threads", "sampler_gpus") if getattr(config, name)]
+        given = [
+            name for name in ("samplers", "env_workers", "learners", "max_staleness", "ray_address", "worker_threads", "sampler_gpus") if getattr(config, name)
+        ]
         if given:
             flag = f"--{given[0].replace('_', '-')}"
-            raise InputError(f"{flag} is {getattr(config, given[0])}, and --engine local has no such processes; expected --engine ray with it, or {flag} left out")
+            raise InputError(
+                f"{flag} is {getattr(config, given[0])}, and --engine local has no such processes; expected --engine ray with it, or {flag} left out"
+            )
         return
     import_ray()
     if config.ray_address is not None:

@@ -70,7 +70,9 @@ class Crew:
                 raise WorkerLost(f"the run has ended, and {self._what} {number} with it")
             self._lost_in_a_row[number] += 1
             if self._lost_in_a_row[number] > IN_A_ROW:
-                raise WorkerLost(f"{self._what} {number} was lost {self._lost_in_a_row[number]} times in a row: {why}; where memory ran out, use fewer or smaller ones")
+                raise WorkerLost(
+                    f"{self._what} {number} was lost {self._lost_in_a_row[number]} times in a row: {why}; where memory ran out, use fewer or smaller ones"
+                )
             warnings.warn(f"{self._what} {number} is lost ({why}); another one takes its place{unfinished}", stacklevel=2)
             self._discard(number)
             self._actors[number] = self._class.remote()

@@ -79,6 +79,7 @@ class RaySampler(SequenceSampler[_Sequence]):
         """What workers have."""
         self.given: Weights = self._used
         """What `update` was given last."""
+        self._closed = False
         self.held_back = False
         """New weights wait for `renew`: somebody else decides from when on they are used."""
         self._crew = Crew(ray, SamplerWorker, count, "sampler", cpus=cpus, gpus=gpus, opening=lambda: (self._opening, self._values, *self._used))
@@ -172,7 +173,7 @@ class RaySampler(SequenceSampler[_Sequence]):
             numbers = list(gone)
 
     def _start_again(self, number: int, error: Gone) -> None:
-        """Give a lost worker's requests to another, each from the token that it had reached. Of what was kept there nothing is left but the tokens, which a fork reads again."""
+        """Give a lost worker's requests to another, each from the token that it had reached. What was kept there is gone, and a fork of it reads its tokens again."""
         worker = self._workers[number]
         self._crew.replace(number, error, f", and {len(worker.live)} requests are issued again")
         worker.ahead.clear()
@@ -228,6 +229,10 @@ class RaySampler(SequenceSampler[_Sequence]):
         return self.given[0]
 
     def update(self, version: int, weights: Iterable[tuple[str, Tensor]] = ()) -> None:
+        if self._closed:
+            # There is nobody to hand them to, as when a finished run's model is written.
+            self.given = (version, None)
+            return
         self.given = (version, self._ray.put(packed(weights)))
         if not self.held_back:
             self.renew(self.given)
@@ -259,6 +264,6 @@ class RaySampler(SequenceSampler[_Sequence]):
         return [values for i in sorted(scored) for values in scored[i]]
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers. Nothing can be sampled afterwards."""
+        self._closed = True
         self._crew.close()
-

@@ -96,4 +96,3 @@ def _opened(opening: TaskOpening) -> TaskSet:
     from etude.tasks.loading import load_tasks
 
     return load_tasks(opening.tasks, reward=opening.reward, env=opening.env, seed=opening.seed, labelled=opening.labelled)
-

@@ -179,8 +179,8 @@ class XRPO(GRPO):
             )
         if config.give_up_after and config.ray.max_staleness:
             raise InputError(
-                f"--give-up-after {config.give_up_after} counts the steps in which a task was not solved, and --max-staleness {config.ray.max_staleness} begins batches before "
-                "these are known; drop one of them"
+                f"--give-up-after {config.give_up_after} counts the steps in which a task was not solved, and --max-staleness {config.ray.max_staleness} begins "
+                "batches before these are known; drop one of them"
             )
         super().setup()
         if config.seeding:
