@@ -236,7 +236,7 @@ def played_elsewhere(cluster: Any, folder: Path, name: str) -> Iterator[tuple[Ta
     """Tasks in an environment of that name, which one worker holds."""
     code = folder / "environments.py"
     code.write_text(ENVIRONMENTS)
-    workers = TaskWorkers(cluster, TaskOpening("arithmetic", None, f"{code}:{name}", 0, True, None, 1), 1, cpus=1)
+    workers = TaskWorkers(cluster, TaskOpening("arithmetic", None, f"{code}:{name}", 0, True, made=None, threads=1), 1, cpus=1)
     yield judged_elsewhere(load_tasks("arithmetic", env=f"{code}:{name}"), workers), workers
     workers.close()
 
@@ -309,6 +309,19 @@ def hooked(slug: str, folder: Path, ended: Callable[[Any], None], **options: Any
     drive(method, run)
 
 
+@pytest.fixture
+def started(sampler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs get the sampler whose processes are there already."""
+
+    def samples_for(fleet: Fleet, policy: LanguageModel, drawn: SamplerConfig) -> Any:
+        policy.sampler = sampler
+        sampler.held_back = False
+        policy.weights_changed(0)
+        return sampler
+
+    monkeypatch.setattr(Fleet, "samples_for", samples_for)
+
+
 def test_a_run_whose_sampler_is_killed_learns_what_one_process_learns(cluster: Any, tmp_path: Path) -> None:
     start_run("grpo", build_config("grpo", out=tmp_path / "one", steps=2, **QUICK))
     kills: list[int] = []
@@ -334,12 +347,13 @@ def test_partial_rollouts_trees_and_adaptive_allocation_are_the_same(slug: str, 
             policy.sampler = sampler
             policy.weights_changed(0)
         run = Run.create(config.run, folder_name="")
-        drive(get_method(slug)(config, run, policy=policy), run)
+        method: Any = get_method(slug)
+        drive(method(config, run, policy=policy), run)
     # What attempts share is read once by each sampler that has some of them.
     alike(tmp_path / "one", tmp_path / "two", unlike=frozenset({"prompt_tokens", "forward_equivalents"}))
 
 
-def test_generating_ahead_is_bounded_repeats_itself_and_resumes_exactly(cluster: Any, tmp_path: Path) -> None:
+def test_generating_ahead_is_bounded_repeats_itself_and_resumes_exactly(started: None, tmp_path: Path) -> None:
     options = {**QUICK, "engine": "ray", "samplers": 1, "max_staleness": 1, "evaluate_every": 3, "checkpoint_every": 3}
     start_run("grpo", build_config("grpo", out=tmp_path / "whole", steps=5, **options))
     start_run("grpo", build_config("grpo", out=tmp_path / "halved", steps=3, **options))
@@ -352,7 +366,7 @@ def test_generating_ahead_is_bounded_repeats_itself_and_resumes_exactly(cluster:
     alike(tmp_path / "whole", tmp_path / "halved")
 
 
-def test_a_run_whose_learner_is_killed_goes_on_from_its_checkpoint(cluster: Any, tmp_path: Path) -> None:
+def test_a_run_whose_learner_is_killed_goes_on_from_its_checkpoint(started: None, tmp_path: Path) -> None:
     options = {**QUICK, "checkpoint_every": 1, "evaluate_every": 2, "steps": 2}
     start_run("grpo", build_config("grpo", out=tmp_path / "one", **options))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from etude.config import InputConfig, RayConfig, SamplerConfig
 from etude.distributed.cluster import SAMPLERS, Cluster
 from etude.distributed.sampler import RaySampler
@@ -56,9 +54,16 @@ class Fleet:
         """
         if not self.config.env_workers:
             return task_set
-        named: tuple[Any, ...] = (inputs.tasks, inputs.reward, inputs.env)
-        made = pickled(task_set, self.cluster.ray) if given or any(is_object(value) for value in named) else None
-        opening = TaskOpening(*(named if made is None else (None, None, None)), seed, labelled, made, self.threads)
+        by_name = not given and not any(is_object(value) for value in (inputs.tasks, inputs.reward, inputs.env))
+        opening = TaskOpening(
+            tasks=inputs.tasks if by_name else "",
+            reward=inputs.reward if by_name else None,
+            env=inputs.env if by_name else None,
+            seed=seed,
+            labelled=labelled,
+            made=None if by_name else pickled(task_set, self.cluster.ray),
+            threads=self.threads,
+        )
         workers = TaskWorkers(self.cluster.ray, opening, self.config.env_workers, cpus=self.threads)
         self._open.append(workers)
         return judged_elsewhere(task_set, workers)

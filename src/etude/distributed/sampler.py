@@ -189,13 +189,16 @@ class RaySampler(SequenceSampler[_Sequence]):
 
     def _hand_out(self, step: Step, events: list[Event] | None) -> list[_Sequence]:
         """Write a worker's tokens onto their sequences; returns those that are over."""
-        drawn = [(self._live[n], i) for i, n in enumerate(step.numbers) if n in self._live]
-        places = [i for _, i in drawn]
+        places = [i for i, number in enumerate(step.numbers) if number in self._live]
+        sequences = [self._live[step.numbers[i]] for i in places]
         options = [step.alternatives[i] for i in places]
-        alternatives = options if any(o is not None for o in options) else None
-        columns = ([column[i] for i in places] for column in (step.tokens, step.logprobs, step.entropies))
-        sequences = [sequence for sequence, _ in drawn]
-        self._record(sequences, Drawn(*columns, alternatives), events, version=step.version)
+        drawn = Drawn(
+            [step.tokens[i] for i in places],
+            [step.logprobs[i] for i in places],
+            [step.entropies[i] for i in places],
+            options if any(o is not None for o in options) else None,
+        )
+        self._record(sequences, drawn, events, version=step.version)
         # One that had all its tokens when it was taken ends without another.
         for number in step.ended:
             if (sequence := self._live.get(number)) is not None and sequence not in sequences:

@@ -16,11 +16,11 @@ from etude.types import Task, Trajectory
 
 @dataclass(frozen=True)
 class TaskOpening:
-    """What the task set is made of: what the options name, or itself, pickled, where it was given as an object."""
+    """What the task set is made of: what the options name, or itself, pickled, where it was given as an object (`made`)."""
 
-    tasks: Any
-    reward: Any
-    env: Any
+    tasks: str
+    reward: str | None
+    env: str | None
     seed: int
     labelled: bool
     made: bytes | None
