@@ -251,12 +251,16 @@ def test_environments_go_on_where_their_worker_dies(cluster: Any, tmp_path: Path
         second.reset(task)
         first.begin("one")
         assert first.step("one").reward == 1
+        # Both are asked when their worker dies, and one worker takes its place.
+        first.begin("two")
+        second.begin("three")
         os.kill(workers.pids[0], signal.SIGKILL)
         with pytest.warns(UserWarning, match="environments are played again"):
             answer = first.step("two")
+        taken = workers.pids[0]
         assert [m.content for m in answer.messages] == ["one two"]
-        # The other one is not in the new worker either, and is brought back when it is asked.
         assert second.step("three").reward == 1
+        assert workers.pids == [taken]
         assert first.step("four").done
         first.close()
         second.close()

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from etude.errors import WorkerLost, first_line
+from etude.errors import InputError, WorkerLost, first_line
 
 IN_A_ROW = 3
 """Losses of one worker without an answer in between, after which it is not replaced again."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Something that a worker was asked, and which actor that was."""
+
+    actor: Any
+    ref: Any
+
+
 class Gone(Exception):
     """The worker that was asked has died. What it was asked has no answer."""
+
+    def __init__(self, why: str, actor: Any) -> None:
+        super().__init__(why)
+        self.actor = actor
 
 
 class Crew:
@@ -31,10 +44,9 @@ class Crew:
         self._actors = [self._class.remote() for _ in range(count)]
         self.facts: list[Any] = []
         """What each worker's `ready` answered."""
-        refs = [actor.ready.remote(*opening()) for actor in self._actors]
-        for number, ref in enumerate(refs):
+        for number, asked in enumerate([self.ask(number, "ready", *opening()) for number in range(count)]):
             try:
-                self.facts.append(self._get(ref))
+                self.facts.append(self._get(asked))
             except Gone as error:
                 self.facts.append(None)
                 self.replace(number, error)
@@ -42,30 +54,34 @@ class Crew:
     def __len__(self) -> int:
         return len(self._actors)
 
-    def ask(self, number: int, method: str, *arguments: Any) -> Any:
+    def ask(self, number: int, method: str, *arguments: Any) -> Asked:
         """Ask a worker for something; returns what `answer` takes. Workers do what they are asked in order."""
-        return getattr(self._actors[number], method).remote(*arguments)
+        actor = self._actors[number]
+        return Asked(actor, getattr(actor, method).remote(*arguments))
 
-    def answer(self, number: int, asked: Any) -> Any:
+    def answer(self, number: int, asked: Asked) -> Any:
         """What a worker answers. Raises what it raised, and Gone when it died."""
         answer = self._get(asked)
         self._lost_in_a_row[number] = 0
         return answer
 
-    def settle(self, asked: Mapping[int, Any]) -> tuple[dict[int, Any], dict[int, Gone]]:
+    def settle(self, asked: Mapping[int, Asked]) -> tuple[dict[int, Any], dict[int, Gone]]:
         """The answers of several workers, and those who have none because they died."""
         answers: dict[int, Any] = {}
         gone: dict[int, Gone] = {}
-        for number, ref in asked.items():
+        for number, question in asked.items():
             try:
-                answers[number] = self.answer(number, ref)
+                answers[number] = self.answer(number, question)
             except Gone as error:
                 gone[number] = error
         return answers, gone
 
-    def replace(self, number: int, why: BaseException, unfinished: str = "") -> None:
-        """Start a fresh worker in the place of one that is gone, with a warning. Raises WorkerLost where that has happened several times in a row."""
-        while True:
+    def replace(self, number: int, why: Gone, unfinished: str = "") -> None:
+        """Start a fresh worker in the place of one that is gone, with a warning; nothing where somebody has done so already.
+
+        Raises WorkerLost where it has happened several times in a row.
+        """
+        while why.actor is self._actors[number]:
             if self._closed:
                 raise WorkerLost(f"the run has ended, and {self._what} {number} with it")
             self._lost_in_a_row[number] += 1
@@ -77,8 +93,7 @@ class Crew:
             self._discard(number)
             self._actors[number] = self._class.remote()
             try:
-                self.facts[number] = self._get(self._actors[number].ready.remote(*self._opening()))
-                return
+                self.facts[number] = self._get(self.ask(number, "ready", *self._opening()))
             except Gone as error:
                 why = error
 
@@ -92,15 +107,19 @@ class Crew:
         if self._ray.is_initialized():
             self._ray.kill(self._actors[number], no_restart=True)
 
-    def _get(self, ref: Any) -> Any:
+    def _get(self, asked: Asked) -> Any:
         exceptions = self._ray.exceptions
         try:
-            return self._ray.get(ref)
+            return self._ray.get(asked.ref)
         except exceptions.RayTaskError as error:
             # What the worker raised, without Ray's account of where.
             raise error.cause if isinstance(error.cause, Exception) else error from None
         except (exceptions.RayActorError, exceptions.ObjectLostError, exceptions.WorkerCrashedError) as error:
-            raise Gone(_reason(error)) from None
+            raise Gone(_reason(error), asked.actor) from None
+        except exceptions.RaySystemError as error:
+            raise InputError(
+                f"a {self._what} can't read what it is sent ({first_line(error)}); expected the same packages, and the code of models and tasks, on each machine"
+            ) from error
 
 
 def _reason(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etude.distributed.crew import Crew, Gone
+from etude.distributed.crew import Asked, Crew, Gone
 from etude.distributed.task_worker import UNKNOWN, Call, TaskOpening, TaskWorker
 from etude.errors import InputError, WorkerLost, first_line
 from etude.tasks.base import Environment, EnvironmentStep, TaskSet
@@ -73,8 +73,8 @@ class _ElsewhereEnvironment(Environment):
         self._crew = workers._crew
         self._calls: list[Call] = []
         self._task_id = "?"
-        self._begun: tuple[str, Any] | None = None
-        """What `step` will be asked, and Ray's promise of the answer."""
+        self._begun: tuple[str, Asked] | None = None
+        """What `step` will be asked, where the worker has been asked already."""
         self._closed = False
         self._crew.ask(worker, "open", number)
 
