@@ -200,9 +200,9 @@ class RaySampler(SequenceSampler[_Sequence]):
         )
         self._record(sequences, drawn, events, version=step.version)
         # One that had all its tokens when it was taken ends without another.
-        for number in step.ended:
+        for number, reason in step.ended.items():
             if (sequence := self._live.get(number)) is not None and sequence not in sequences:
-                sequence.finished = sequence.finished or "length"
+                sequence.finished = reason
                 sequences.append(sequence)
         return [sequence for sequence in sequences if sequence.finished]
 

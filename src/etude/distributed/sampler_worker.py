@@ -13,7 +13,7 @@ import torch
 from etude.config import SamplerBackEnd, VLLMConfig
 from etude.distributed.weights import Packed, take_over, unpacked
 from etude.models.sampling import DecodeClock, Request, TokenEvent
-from etude.types import Alternatives
+from etude.types import Alternatives, StopReason
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ Command = Add | Fork | Abort | Release
 
 @dataclass
 class Step:
-    """What one step of a worker's sampler did. One entry each for every token that was drawn; `ended` are requests that are over.
+    """What one step of a worker's sampler did. One entry each for every token that was drawn; `ended` says which requests are over, and why.
 
     clock: the work of this step alone. version: of the weights that drew.
     """
@@ -90,7 +90,7 @@ class Step:
     logprobs: list[float] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)
     alternatives: list[Alternatives | None] = field(default_factory=list)
-    ended: list[int] = field(default_factory=list)
+    ended: dict[int, StopReason] = field(default_factory=dict)
 
 
 @dataclass
@@ -189,6 +189,6 @@ class SamplerWorker:
                 step.entropies.append(event.entropy)
                 step.alternatives.append(event.alternatives)
             else:
-                step.ended.append(number)
+                step.ended[number] = event.completion.stop_reason
                 self._end(number)
         return step
