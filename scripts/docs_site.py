@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ELSEWHERE = {"README.md": "index.md", "examples/README.md": "examples.md", "benchmarks/README.md": "benchmarks.md"}
 """Repository path -> site path of the pages that lie outside docs/."""
 SECTIONS = {
-    "Start": ("index.md", "bring-your-own.md", "real-models.md", "scale.md", "vllm.md", "sharded-learner.md", "software-tasks.md", "examples.md"),
+    "Start": ("index.md", "bring-your-own.md", "real-models.md", "scale.md", "vllm.md", "sharded-learner.md", "ray.md", "software-tasks.md", "examples.md"),
     "Compare and check": ("how-to-compare.md", "claims.md", "experiments.md", "statistics.md", "probe.md"),
     "Methods": ("methods/",),
     "Inside": ("architecture.md", "engine.md", "remote-models.md", "sandbox.md", "tiny-model.md", "how-to-add-a-method.md", "benchmarks.md", "dependencies.md"),

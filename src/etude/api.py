@@ -235,6 +235,9 @@ def _checkpoint_policy(folder: Path, config: MeasureConfig) -> LanguageModel:
     if (learner := getattr(saved.method, "learner", None)) is not None and hasattr(learner, "ranks"):
         # To be looked at, a policy needs no ranks.
         learner.learner, learner.ranks = "single", 0
+    if (ray := getattr(saved.method, "ray", None)) is not None:
+        # Nor processes of a cluster.
+        saved.method.ray = type(ray)()
     if hasattr(saved.method, "sampler"):
         saved.method.sampler.sampler, saved.method.sampler.vllm = config.sampler, config.vllm
     run = Run.open(run_folder)

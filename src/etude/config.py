@@ -175,6 +175,28 @@ class SamplerConfig:
 
 
 @dataclass
+class RayConfig:
+    """Which parts of a run work in processes of a Ray cluster. What is 0 or not given is chosen; given without `--engine ray` it is refused."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Where the parts of a run work: in this process, or in processes that Ray starts on this machine or on a cluster's."""
+    samplers: Count = 0
+    """Processes that generate, each with weights of its own and `slots` of its own (0: 2)."""
+    env_workers: Count = 0
+    """Processes that judge attempts and hold environments, with the sandboxes of both (0: this process does)."""
+    learners: Count = 0
+    """Processes that update weights (0 or 1: this one; more: as many ranks of the sharded learner)."""
+    max_staleness: Count = 0
+    """Updates that the weights which write a batch may be behind those that it is trained on (0: generate and update in turns; else side by side)."""
+    ray_address: str | None = None
+    """A Ray cluster that runs already: `host:port`, or `auto` for one on this machine. Default: one is started on this machine, and ends with the run."""
+    worker_threads: Count = 0
+    """CPU threads of each sampler and environment worker (0: 1)."""
+    sampler_gpus: NonNegative = 0.0
+    """GPUs that Ray gives each sampler where the model lives on one; a fraction shares (0: 1)."""
+
+
+@dataclass
 class LearnerConfig:
     """How weights are updated."""
 
@@ -266,6 +288,7 @@ class PolicyOptimizationConfig:
     without these. Held-out rewards stay what they are."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     watch: ProbeConfig = field(default_factory=ProbeConfig)
 

@@ -110,6 +110,8 @@ class Crowd(Method):
             )
         if self.config.learner.learner != "single":
             raise InputError(f"{self.card.name} trains several models, each with a learner of its own, which are not sharded; leave --learner out")
+        if self.config.ray.engine != "local":
+            raise InputError(f"{self.card.name} trains several models, which --engine ray has no processes for; leave --engine out")
         self.members: list[Member] = []
         for place, (name, model) in enumerate(zip(member_names(models), models, strict=True)):
             member = self.member_class(

@@ -38,6 +38,7 @@ EXTRAS = {
     "remote": "measure models behind OpenAI-compatible endpoints (etude eval http://host:port/v1#model)",
     "sandbox": "the safe interpreter for Python that a model wrote (--env python)",
     "vllm": "sample with vLLM (--sampler vllm)",
+    "ray": "samplers and environments in processes of their own (--engine ray)",
     "tensorboard": "--track tensorboard",
     "wandb": "--track wandb",
     "trackio": "--track trackio",
@@ -46,6 +47,10 @@ EXTRAS = {
 """What each optional extra enables."""
 VLLM_SECONDS = 300
 """What starting vLLM may take: it imports for long, and on a GPU it captures graphs."""
+
+
+RAY_SECONDS = 120
+"""What starting a Ray cluster on this machine may take."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ def examine() -> list[Finding]:
         _attempt("works", "temporary folder", lambda: _writable(Path(tempfile.gettempdir()))),
     ]
     found += [_sandbox(backend) for backend in ("safe", "jail")]
-    return found + [_vllm() if name == "vllm" else _extra(name, enables) for name, enables in EXTRAS.items()]
+    tried = {"vllm": _vllm, "ray": _ray}
+    return found + [tried[name]() if name in tried else _extra(name, enables) for name, enables in EXTRAS.items()]
 
 
 def healthy(findings: list[Finding]) -> bool:
@@ -229,6 +235,39 @@ def vllm_generates() -> str:
     if here != there:
         raise RuntimeError(f"vLLM generates {there}, and the embedded engine {here}")
     return f"{len(there)} tokens on {policy.device}, as the embedded engine"
+
+
+def _ray() -> Finding:
+    """Whether Ray is installed, and a process of a cluster on this machine answers: in a process of its own, which the cluster ends with."""
+    enables = EXTRAS["ray"]
+    if (absent := _extra("ray", enables)).state != "ok":
+        return absent
+    look = "from etude.doctor import ray_answers; print(ray_answers())"
+    try:
+        done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=RAY_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return Finding("extras", "ray", "missing", f"{enables}; a cluster on this machine did not start in {RAY_SECONDS} seconds")
+    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or [f"it ended with exit code {done.returncode}"]
+    return Finding("extras", "ray", "missing" if done.returncode else "ok", f"{enables}; {said[-1]}")
+
+
+def ray_answers() -> str:
+    """What a process says that a cluster on this machine starts. Raises InputError where none can be started."""
+    from etude.config import RayConfig
+    from etude.distributed.cluster import Cluster
+
+    cluster = Cluster(RayConfig(engine="ray"), cpus=1)
+    try:
+        there = cluster.ray.get(cluster.ray.remote(_process).remote())
+    finally:
+        cluster.close()
+    if there == os.getpid():
+        raise RuntimeError("what was meant for another process ran in this one")
+    return f"ray {cluster.ray.__version__}: a process that it started on this machine answers"
+
+
+def _process() -> int:
+    return os.getpid()
 
 
 def _sandbox(backend: str) -> Finding:

@@ -292,6 +292,8 @@ class _Drive:
 
     def _checkpoint(self) -> None:
         run = self.run
+        # First: a method may have to count what it drops.
+        state = self.method.state()
         progress = {
             "ledger": run.ledger.to_plain(),
             "seed": run.seed,
@@ -303,7 +305,7 @@ class _Drive:
             "probe_bytes": run.probe_log.sync(),
         }
         score = self.score if self.evaluated_at == run.step else None
-        path = run.checkpoints.save(run.step, self.method.state(), progress=progress, score=score)
+        path = run.checkpoints.save(run.step, state, progress=progress, score=score)
         self.saved_at = run.step
         for observer in self.listening:
             observer.checkpointed(path)

@@ -44,6 +44,10 @@ class LearnerLost(EtudeError):
     """A process of the learner is gone. The run can go on from its newest checkpoint."""
 
 
+class WorkerLost(EtudeError):
+    """A process that samples or judges is gone and cannot be replaced. The run can go on from its newest checkpoint."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, without whatever follows its first line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,6 +8,7 @@ A method overrides the one or two hooks that its paper changes and composes plai
 from __future__ import annotations
 
 import time
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from etude.config import InputConfig, PolicyOptimizationConfig, TrainConfig
+from etude.config import InputConfig, LearnerConfig, PolicyOptimizationConfig, TrainConfig
+from etude.distributed.cluster import check_options
 from etude.errors import InputError
 from etude.evals.collapse import Reading
 from etude.evals.evaluate import Evaluation, evaluate, keep_samples, record_of
@@ -26,18 +28,20 @@ from etude.evals.tools import tool_use
 from etude.ledger import FORWARD, FORWARD_BACKWARD
 from etude.memory import Curriculum, UniformCurriculum
 from etude.method import Method, State
-from etude.models.language import LanguageModel
+from etude.models.language import LanguageModel, resolve_device
 from etude.models.learner import Learner
 from etude.models.sampling import SamplingParams
 from etude.objectives import Objective
 from etude.rewards import check_reward, check_weights, compose, judge, read_weights
-from etude.rollouts import EpisodeRequest, group_rollouts, run_episodes
+from etude.rollouts import EpisodeRequest, group_rollouts, run_episodes, staleness
 from etude.tasks.base import TaskSet
 from etude.tasks.loading import load_tasks
 from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
 from etude.watch import Watch
 
 if TYPE_CHECKING:
+    from etude.distributed.ahead import Ahead
+    from etude.distributed.fleet import Fleet
     from etude.models.fsdp.learner import FsdpLearner
     from etude.run import Run
 
@@ -57,6 +61,9 @@ class PolicyOptimization(Method):
     spends: ClassVar[frozenset[str] | None] = frozenset({"tokens", "rollouts", "calls", "env-steps", "decode-steps"})
     minimum_group: ClassVar[int] = 1
     """Smallest group that the method's baseline is defined for."""
+    overlaps: ClassVar[bool] = False
+    """Whether `collect` needs no more than the sampler, the tasks and what it has itself left on the method, so that updates may go on beside it. Each class says so for
+    itself: a subclass may collect otherwise."""
     evaluation_seed: int = 0
     """Seed of the random numbers that evaluations draw with."""
 
@@ -65,6 +72,10 @@ class PolicyOptimization(Method):
         self.inputs: InputConfig = config.inputs
         self._policy = policy
         self._task_set = task_set
+        self.fleet: Fleet | None = None
+        """The run's processes on a Ray cluster, where it has some."""
+        self.ahead: Ahead | None = None
+        """What generates later batches meanwhile, where something does."""
 
     # Before the first step
 
@@ -75,11 +86,17 @@ class PolicyOptimization(Method):
                 f"--group-size is {config.group_size}; {self.card.name} compares attempts at the same task and expects at least {self.minimum_group}"
                 + ("; reinforce-pp works with single attempts" if self.minimum_group > 1 else "")
             )
+        check_options(config.ray)
         inputs = self.inputs
         self.task_set = self._task_set or load_tasks(inputs.tasks, reward=inputs.reward, env=inputs.env, seed=self.run.seed, labelled=not self.card.label_free)
         self.held_out = list(self.task_set.held_out())[: config.evaluation.eval_tasks]
         if not self.held_out:
             raise InputError(f"the task set {self.task_set.name} has no held-out tasks; expected at least one to measure progress on")
+        self.fleet = self.open_fleet()
+        if self.fleet is not None:
+            self.task_set = self.fleet.judges_for(
+                self.task_set, inputs, seed=self.run.seed, labelled=not self.card.label_free, given=self._task_set is not None
+            )
         components = check_reward(self.task_set)
         self.reward_weights = read_weights(config.reward_weights)
         if type(self).judge is PolicyOptimization.judge and "environment" not in components:
@@ -88,6 +105,8 @@ class PolicyOptimization(Method):
         self.probe = self.make_probe()
         self.watch = Watch(config.watch.probe_every, self.read_probe, config.watch.limits) if self.probe is not None else None
         self.policy = self.load_policy()
+        if self.fleet is not None:
+            self.fleet.samples_for(self.policy, config.sampler)
         self.params = self.sampling_params()
         self._check_prompts()
         self.criterion = self.objective()
@@ -95,6 +114,23 @@ class PolicyOptimization(Method):
         if config.evaluation.eval_kl or self.criterion.needs_reference:
             self.learner.freeze_reference()
         self.curriculum = self.make_curriculum()
+        if config.ray.max_staleness:
+            from etude.distributed.ahead import open_ahead
+
+            self.ahead = open_ahead(self, config.ray.max_staleness)
+
+    def open_fleet(self) -> Fleet | None:
+        """The run's processes on a Ray cluster, where it is to have some. Raises InputError for a cluster that cannot be reached or has too little."""
+        if self.config.ray.engine == "local":
+            return None
+        if self.config.sampler.sampler == "vllm":
+            from etude.models.vllm_engine import check_vllm
+
+            check_vllm()
+        from etude.distributed.fleet import Fleet
+
+        device = self._policy.device if self._policy is not None else resolve_device(self.inputs.device)
+        return Fleet(self.config.ray, on_gpu=device.type == "cuda")
 
     def load_policy(self) -> LanguageModel:
         """The model that practises: the one that was handed in, or the one that the options name."""
@@ -106,13 +142,14 @@ class PolicyOptimization(Method):
             dtype=inputs.dtype,
             slots=drawn.slots,
             learner=self.config.learner,
-            sampler=drawn.sampler,
+            # One in other processes takes its place.
+            sampler="engine" if self.fleet is not None else drawn.sampler,
             vllm=drawn.vllm,
         )
 
     def open_learner(self) -> Learner | FsdpLearner:
         """What updates the policy's weights: in this process, or by ranks. Raises InputError where ranks are asked for that cannot be."""
-        config = self.config.learner
+        config = learner_config(self.config.learner, self.config.ray.learners)
         options: dict[str, Any] = {
             "temperature": self.params.temperature,
             # A run of no steps updates nothing, whatever its schedule.
@@ -120,8 +157,6 @@ class PolicyOptimization(Method):
             "default_lr": self.policy.recommended_lr,
         }
         if config.learner == "single":
-            if config.ranks > 1:
-                raise InputError(f"--ranks is {config.ranks}, and --learner single has no ranks; expected --learner fsdp with it, or --ranks 0")
             return Learner(self.policy.model, config, **options)
         from etude.models.fsdp.checks import check_fsdp, check_sendable, default_ranks
 
@@ -187,13 +222,15 @@ class PolicyOptimization(Method):
 
     def step(self) -> Metrics:
         started = time.perf_counter()
-        groups = self.collect(self.curriculum.next(self.config.tasks_per_step))
+        groups = self.collect(self.curriculum.next(self.config.tasks_per_step)) if self.ahead is None else self.ahead.next()
         weights = self.weigh(groups)
         collected = time.perf_counter()
         metrics = rollout_metrics(groups) | monitors(groups) | weights
         self.run.save_trajectories(self.run.step, self._sampled_records(groups))
         chosen = self.select(groups)
         metrics |= self.credit(chosen)
+        if self.ahead is not None:
+            metrics |= staleness(chosen, self.policy.sampler.newest) | {"time/generation": self.ahead.seconds}
         metrics |= self.update(chosen)
         self.remember(groups)
         metrics["time/rollout"] = collected - started
@@ -290,6 +327,7 @@ class PolicyOptimization(Method):
     # Measuring
 
     def evaluate(self) -> Metrics:
+        self.be_still()
         evaluation = self.measured()
         keep_samples(self.run.folder, self.run.step, evaluation)
         return evaluation.metrics
@@ -324,6 +362,7 @@ class PolicyOptimization(Method):
     def read_probe(self) -> Reading:
         """Attempts at the probe tasks as training would make them, judged by the labels and as training judges."""
         assert self.probe is not None, "only a method with a probe is asked to read it"
+        self.be_still()
         own, self.task_set = self.task_set, self.probe.judged
         try:
             return self.probe.read(self.run.step, self.policy, self.sampling_params(), max_turns=self.max_turns, judge=self.judge_probe, ledger=self.run.ledger)
@@ -343,16 +382,30 @@ class PolicyOptimization(Method):
 
     # Saving
 
+    def be_still(self) -> None:
+        """Have nothing else ask the sampler for anything, before it is used outside of a step."""
+        if self.ahead is not None:
+            self.ahead.still()
+
     def state(self) -> State:
+        abandoned = self.ahead.abandon() if self.ahead is not None else 0
         plain, tensors = self.learner.state()
         weights = {f"weights.{name}": p.detach() for name, p in self.policy.model.named_parameters() if p.requires_grad}
         return State(
-            plain={"learner": plain, "curriculum": self.curriculum.state(), "version": self.policy.sampler.version},
+            plain={"learner": plain, "curriculum": self.curriculum.state(), "version": self.policy.sampler.newest, "abandoned": abandoned},
             tensors=weights | {f"learner.{name}": t for name, t in tensors.items()},
             write_shards=self.learner.write_shards,
         )
 
     def load_state(self, state: State) -> None:
+        if self.ahead is not None:
+            self.ahead.abandon()
+        if abandoned := state.plain.get("abandoned", 0):
+            warnings.warn(
+                f"{abandoned} batches were being generated when the run was stopped between two checkpoints of its schedule. Their tokens are counted and not trained on, "
+                "so that numbers from here on are not those of a run that was not stopped",
+                stacklevel=2,
+            )
         with torch.no_grad():
             for name, parameter in self.policy.model.named_parameters():
                 if parameter.requires_grad:
@@ -370,6 +423,10 @@ class PolicyOptimization(Method):
         # A run that was refused in its setup has no learner yet.
         if (learner := getattr(self, "learner", None)) is not None:
             learner.close()
+        if self.ahead is not None:
+            self.ahead.close()
+        if self.fleet is not None:
+            self.fleet.close()
 
     # Details
 
@@ -404,6 +461,23 @@ class PolicyOptimization(Method):
             return []
         stride = max(1, len(everything) // wanted)
         return [record_of(t) for t in everything[::stride][:wanted]]
+
+
+def learner_config(config: LearnerConfig, learners: int) -> LearnerConfig:
+    """How weights are updated, where `--learners` has a word in it too. Raises InputError for numbers of processes that do not go together."""
+    if learners > 1:
+        if config.ranks not in (0, learners):
+            raise InputError(
+                f"--learners is {learners}, and --ranks is {config.ranks}: both say how many processes update weights; expected the same, or one of them"
+            )
+        return replace(config, learner="fsdp", ranks=learners)
+    if config.learner == "single" and config.ranks > 1:
+        raise InputError(f"--ranks is {config.ranks}, and --learner single has no ranks; expected --learner fsdp with it, or --ranks 0")
+    if config.learner == "fsdp" and learners and config.ranks != 1:
+        raise InputError(
+            f"--learners is 1, and --learner fsdp has {config.ranks or 'several'} ranks; expected --learners {config.ranks or 2}, or one of the two options"
+        )
+    return config
 
 
 def rollout_metrics(groups: Sequence[Group]) -> Metrics:

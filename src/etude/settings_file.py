@@ -14,7 +14,7 @@ from etude.method import known_methods
 from etude.run import load_config, plain
 from etude.settings import OBJECTS, Source, default_config, flag, is_object, leaves, merged
 
-HOW_ONLY = ("learner", "ranks")
+HOW_ONLY = ("learner", "ranks", "engine", "samplers", "env_workers", "learners", "ray_address", "worker_threads", "sampler_gpus")
 """Options of a method that say where it is computed and not what, so that a resumed run may change them."""
 OBJECT_MARK = "python:"
 """How a saved configuration names a Python object, which it cannot hold."""

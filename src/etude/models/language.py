@@ -167,7 +167,7 @@ class LanguageModel:
 
     def weights_changed(self, version: int | None = None) -> None:
         """Let the sampler go on with the weights as they are now, under the next version's number or a given one. To be called after every change of weights."""
-        self.sampler.update(self.sampler.version + 1 if version is None else version, merged_weights(self.model))
+        self.sampler.update(self.sampler.newest + 1 if version is None else version, merged_weights(self.model))
 
     def copy(self, name: str) -> LanguageModel:
         """The same model with weights, which do not train, and an embedded sampler of its own: as it is now, whatever becomes of this one."""

@@ -203,6 +203,11 @@ class Sampler(ABC):
         self.version = version
 
     @property
+    def newest(self) -> int:
+        """Version of the newest weights that it was given. They may wait until what is being sampled has ended; then `version` is behind."""
+        return self.version
+
+    @property
     @abstractmethod
     def pending(self) -> int:
         """Requests that are waiting or running."""

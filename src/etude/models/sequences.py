@@ -195,8 +195,8 @@ class SequenceSampler(Sampler, Generic[Held]):
         """Tokens that it may still draw."""
         return min(sequence.params.max_new_tokens - sequence.drawn, self.context_length - len(sequence.tokens))
 
-    def _record(self, sequences: Sequence[Held], drawn: Drawn, events: list[Event] | None) -> None:
-        """Write a drawn token onto each sequence, and mark those that it ends."""
+    def _record(self, sequences: Sequence[Held], drawn: Drawn, events: list[Event] | None, *, version: int | None = None) -> None:
+        """Write a drawn token onto each sequence, and mark those that it ends. version: of the weights that drew, where they are not those of now."""
         self.clock.generated_tokens += len(sequences)
         for sequence, token, logprob, value, options in zip(
             sequences, drawn.tokens, drawn.logprobs, drawn.entropies, drawn.alternatives or [None] * len(sequences), strict=True
@@ -204,7 +204,7 @@ class SequenceSampler(Sampler, Generic[Held]):
             sequence.tokens.append(token)
             sequence.logprobs.append(logprob)
             sequence.entropies.append(value)
-            sequence.versions.append(self.version)
+            sequence.versions.append(self.version if version is None else version)
             if options is not None:
                 sequence.alternatives.append(options)
             sequence.finished = self._stop_reason(sequence, token)

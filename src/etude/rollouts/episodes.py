@@ -159,8 +159,12 @@ class Episodes:
     def step(self) -> list[Episode]:
         """Advance every running episode by one token; returns those that ended."""
         ended: list[Episode] = []
-        for event in self.policy.sampler.step():
-            if isinstance(event, FinishedEvent) and event.request in self._running:
+        done = [event for event in self.policy.sampler.step() if isinstance(event, FinishedEvent)]
+        for event in done:
+            if (episode := self._running.get(event.request)) is not None and episode.environment is not None:
+                episode.environment.begin(event.completion.text)
+        for event in done:
+            if event.request in self._running:
                 episode = self._running.pop(event.request)
                 try:
                     following = self._take_turn(episode, event.completion)

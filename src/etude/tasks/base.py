@@ -152,6 +152,9 @@ class Environment(ABC):
     def reset(self, task: Task) -> Sequence[Message]:
         """Messages that open the episode (usually `task.messages`)."""
 
+    def begin(self, text: str) -> None:
+        """Hear what `step` will be asked next: for one that can work on it while others do. Nothing by default."""
+
     @abstractmethod
     def step(self, text: str) -> EnvironmentStep:
         """The answer to what the policy wrote in its turn."""

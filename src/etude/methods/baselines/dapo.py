@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition
 from etude.config import AtLeastOne, NonNegative
@@ -87,6 +88,7 @@ class DAPO(GRPO):
     """Differs from GRPO in the clip range, the batch, the aggregation and the reward."""
 
     config: DAPOConfig
+    overlaps: ClassVar[bool] = True
     overlong_cache = 0
     """Tokens of a turn, its last, over which the length penalty falls to -1."""
 

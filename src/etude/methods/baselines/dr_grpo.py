@@ -73,4 +73,5 @@ WRONG_LENGTH_LATE = Attempts("length", where={"correct": 0.0}, part=(0.75, 1.0))
 class DrGRPO(GRPO):
     """Differs from GRPO in the advantage and in how token losses are added up."""
 
+    overlaps: ClassVar[bool] = True
     advantage: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(centred)

@@ -65,7 +65,7 @@ class GRPOConfig(PolicyOptimizationConfig):
     entropy_target: NonNegative = 0.0
     """Steer the bonus so that entropy (nats per token) stays near this (0: off)."""
     correction: Literal["auto", "none", "truncate", "mask", "sequence_truncate", "sequence_mask"] = "auto"
-    """Weigh tokens for the gap between sampler and learner; `auto`: `truncate` where the sampler computes with copies of the weights (vLLM), else `none`."""
+    """Weigh tokens for the gap between sampler and learner; `auto`: `truncate` where the sampler computes with copies of the weights (vLLM, Ray), else `none`."""
     correction_cap: NonNegative = 2.0
     """Largest weight of that correction."""
 
@@ -105,6 +105,7 @@ class GRPO(PolicyOptimization):
     """The baseline of the loop."""
 
     config: GRPOConfig
+    overlaps: ClassVar[bool] = True
     minimum_group: ClassVar[int] = 2
     ratio: ClassVar[Ratio] = staticmethod(token_ratio)
     advantage: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(group_normalised)

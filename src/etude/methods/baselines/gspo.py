@@ -67,4 +67,5 @@ GRADIENT_VARIATION = Deviation("loss/grad_norm") / Average("loss/grad_norm")
 class GSPO(GRPO):
     """Differs from GRPO in the ratio."""
 
+    overlaps: ClassVar[bool] = True
     ratio: ClassVar[Ratio] = staticmethod(sequence_ratio)

@@ -73,6 +73,7 @@ class ReinforcePP(GRPO):
     """Differs from GRPO in the advantage and where the divergence enters."""
 
     config: ReinforcePPConfig
+    overlaps: ClassVar[bool] = True
     minimum_group: ClassVar[int] = 1
 
     def setup(self) -> None:

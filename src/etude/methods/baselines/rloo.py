@@ -73,6 +73,7 @@ class RLOO(GRPO):
     """Differs from GRPO in the advantage, the ratio and where the divergence enters."""
 
     config: RLOOConfig
+    overlaps: ClassVar[bool] = True
     ratio: ClassVar[Ratio] = staticmethod(sequence_product)
     advantage: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(leave_one_out)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
@@ -68,12 +68,19 @@ class PartialGathering(PolicyOptimization):
             )
         if config.discard_unfinished and config.max_lag:
             raise InputError(f"--max-lag {config.max_lag} limits how old resumed groups get, and --discard-unfinished resumes none; drop one of them")
+        if config.ray.max_staleness and config.max_lag:
+            raise InputError(
+                f"--max-lag {config.max_lag} waits for groups by the updates that there have been, and --max-staleness {config.ray.max_staleness} begins batches before "
+                "their updates; drop one of them"
+            )
         super().setup()
         self.partial = PartialRollouts(
             target, requested, most_rejected=config.most_rejected * target, max_lag=config.max_lag, keep=not config.discard_unfinished
         )
         self.gathered = Gathered()
         self.spent = DecodeClock()
+        self.waiting = (0, 0)
+        """Groups that were left for later, and the tokens that they had."""
 
     def collect(self, tasks: Sequence[Task]) -> list[Group]:
         clock = self.policy.sampler.clock
@@ -89,6 +96,8 @@ class PartialGathering(PolicyOptimization):
                 episodes, lambda count: ask(self.curriculum.next(count)), self.judged_with_spread if self.config.dynamic_filter else None
             )
         self.spent = clock.since(before)
+        buffer = self.partial.buffer
+        self.waiting = len(buffer), sum(len(group.written) for group in buffer)
         if not self.config.dynamic_filter:
             self.judge(self.gathered.accepted)
         return [*self.gathered.accepted, *self.gathered.rejected]
@@ -106,19 +115,19 @@ class PartialGathering(PolicyOptimization):
         return self.gathered.accepted
 
     def credit(self, groups: Sequence[Group]) -> Metrics:
-        return super().credit(groups) | staleness(groups, self.policy.sampler.version) | self.schedule_metrics(groups)
+        return super().credit(groups) | staleness(groups, self.policy.sampler.newest) | self.schedule_metrics(groups)
 
     def schedule_metrics(self, groups: Sequence[Group]) -> Metrics:
         """What the step's decoding was worth, by the sampler's own clock, and what is left for later.
 
         `rollout/length_tail` is the 99th percentile of the lengths over their mean: how long the tail is that a batch would have to wait for.
         """
-        waiting = self.partial.buffer
+        groups_waiting, tokens_waiting = self.waiting
         trained = sum(t.trained_length for t in trajectories_of(groups))
         metrics: Metrics = {
             "rollout/decode_steps": float(self.spent.steps),
-            "rollout/waiting_groups": float(len(waiting)),
-            "rollout/waiting_tokens": float(sum(len(group.written) for group in waiting)),
+            "rollout/waiting_groups": float(groups_waiting),
+            "rollout/waiting_tokens": float(tokens_waiting),
         }
         if self.spent.steps:
             metrics["rollout/utilisation"] = self.spent.utilisation
@@ -136,7 +145,7 @@ class PartialGathering(PolicyOptimization):
 
     def update(self, groups: Sequence[Group]) -> Metrics:
         if self.config.stale_tokens == "mask":
-            groups = without_stale_tokens(groups, self.policy.sampler.version)
+            groups = without_stale_tokens(groups, self.policy.sampler.newest)
         return super().update(groups)
 
     def state(self) -> State:
@@ -212,6 +221,7 @@ class APRIL(PartialGathering, GRPO):
     """Differs from GRPO in when attempts are made: a step's groups may have begun in earlier ones."""
 
     config: APRILConfig
+    overlaps: ClassVar[bool] = True
 
     def objective(self) -> Objective:
         objective = super().objective()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from etude.advantages import assign_by_group, centred, whiten, whiten_trajectories
 from etude.claim import Arm, Claim, Comparison, Precondition
@@ -146,6 +147,7 @@ class BroRL(GRPO):
     """Differs from GRPO in the shape of a step, its learning rate, which groups are learnt from, the advantage and the reference."""
 
     config: BroRLConfig
+    overlaps: ClassVar[bool] = True
 
     def setup(self) -> None:
         config = self.config

@@ -103,6 +103,7 @@ class DARS(GRPO):
     """Differs from GRPO in the second round, the filter, the advantage and the aggregation."""
 
     config: DARSConfig
+    overlaps: ClassVar[bool] = True
     advantage: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(centred)
 
     first_round: list[float] | None = None

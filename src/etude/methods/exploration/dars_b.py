@@ -10,6 +10,7 @@ Differs from DARS only in numbers: 192 tasks a step (the paper has 3072 against 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from etude.claim import ON_TINY, Arm, Claim, Comparison, room_to_learn
 from etude.config import AtLeastOne, LearnerConfig
@@ -64,6 +65,7 @@ class DARSB(DARS):
     """Differs from DARS in the size of the batch and in how it is passed over."""
 
     config: DARSBConfig
+    overlaps: ClassVar[bool] = True
 
     def setup(self) -> None:
         if self.config.learner.mini_batches > 1:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -99,6 +99,7 @@ class ETTRL(Voted):
     """Differs from TTRL in the rollouts and the advantage."""
 
     config: ETTRLConfig
+    overlaps: ClassVar[bool] = True
 
     def setup(self) -> None:
         super().setup()

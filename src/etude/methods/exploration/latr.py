@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
@@ -131,6 +131,7 @@ class LATR(GRPO):
     """Differs from GRPO in the rollouts."""
 
     config: LATRConfig
+    overlaps: ClassVar[bool] = True
 
     def setup(self) -> None:
         super().setup()

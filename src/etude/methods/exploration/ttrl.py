@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from etude.claim import ON_TINY, Arm, Claim, Comparison, Precondition, room_to_learn
 from etude.config import AtLeastOne, NonNegative
@@ -106,6 +106,7 @@ class TTRL(Voted):
     """Differs from GRPO in the reward, and in how many attempts vote."""
 
     config: TTRLConfig
+    overlaps: ClassVar[bool] = True
 
     def setup(self) -> None:
         super().setup()

@@ -17,7 +17,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Gt, Lt
@@ -163,6 +163,7 @@ class XRPO(GRPO):
     """Differs from GRPO in how rollouts are given out and prompted, and in the advantage."""
 
     config: XRPOConfig
+    overlaps: ClassVar[bool] = True
 
     def setup(self) -> None:
         config = self.config
@@ -175,6 +176,11 @@ class XRPO(GRPO):
         if self.most < config.group_size:
             raise InputError(
                 f"--most-rollouts is {self.most}, below --group-size {config.group_size}, the mean over all tasks; expected at least as many, or 0 for four times as many"
+            )
+        if config.give_up_after and config.ray.max_staleness:
+            raise InputError(
+                f"--give-up-after {config.give_up_after} counts the steps in which a task was not solved, and --max-staleness {config.ray.max_staleness} begins "
+                "batches before these are known; drop one of them"
             )
         super().setup()
         if config.seeding:

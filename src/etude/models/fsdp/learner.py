@@ -13,10 +13,10 @@ from torch import Tensor
 from etude.config import LearnerConfig
 from etude.models.block_attention import takes_blocks
 from etude.models.fsdp.ranks import Ranks
-from etude.models.fsdp.sharded import skeleton_of, tensors_of
 from etude.models.fsdp.shared import SharedTensors
 from etude.models.learner import RANKS, SUMMAND, check_complete
 from etude.models.schedule import check_schedule
+from etude.models.skeletons import skeleton_of, tensors_of
 from etude.models.trainable import check_trainable
 from etude.objectives import Objective
 from etude.types import Metrics, Segment, Task, Trajectory

@@ -25,6 +25,7 @@ from etude.models.lean_forward import LeanForward
 from etude.models.learner import Learner
 from etude.models.packing import micro_batches, prompt_of
 from etude.models.precision import ENOUGH, LossScale
+from etude.models.skeletons import tensors_of
 from etude.types import Message, Segment, Task, Trajectory
 
 NOTHING = Trajectory(Task("", (Message("user", ""),)), [0], [Segment([0, 0], "policy", trained=True)], "eos")
@@ -190,20 +191,6 @@ def sharded_model(skeleton: Any, values: Mapping[str, Tensor], mesh: DeviceMesh)
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
     return model
-
-
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, each once."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def skeleton_of(model: nn.Module) -> Any:
-    """A copy of a model without the values of its tensors; ties among them stay."""
-    bare: dict[int, Any] = {}
-    for tensor in tensors_of(model).values():
-        empty = torch.empty_like(tensor.detach(), device="meta")
-        bare[id(tensor)] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-    return copy.deepcopy(model, bare)
 
 
 def _fill(model: nn.Module, values: Mapping[str, Tensor]) -> None:
