@@ -179,7 +179,7 @@ SEARCHING = {
         "flawed 0.34, 59k generated tokens; ReST-EM with 7 attempts to 0.386 (0.18), flawed 0.71, 57k. With the value model of the end MCTS* was right in 0.44, the best of "
         "whole solutions in 0.36, votes in 0.41, beam in 0.04: by the trees of one round the same search had fallen to 0.38 (40 tasks), though steps were told apart at "
         "0.96. Perhaps because trees of a weak policy teach that right steps end wrong, so that values rise less from step to step; hence less for what is untried, 0.02 and "
-        "0.05. With these, with three passes over 80 demonstrations in place of two over 100, with 8 attempts in the other arms, and of Self-Rewarding and the shuffled values, "
+        "0.05. With these, with three passes over 80 demonstrations for two over 100, with 8 attempts in the other arms, and of Self-Rewarding and the shuffled values, "
         "nothing was tried yet. The value model sees demonstrations that ReST-EM does not, as the paper's first one sees annotated solutions.",
         seeds=reported_seeds(6),
         quick={
