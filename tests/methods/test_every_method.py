@@ -64,6 +64,7 @@ OWN: dict[str, dict[str, Any]] = {
         "feedback_tokens": 8,
         "self_instruct": 4,
     },
+    "self-rewarding": {"score": "mean-logprob", "rounds": 3, "steps_per_round": 1, "tasks_per_round": 2, "tasks_per_step": 4},
     "rest-mcts": {"rounds": 3, "steps_per_round": 1, "tasks_per_round": 5, "tasks_per_step": 4, "search_tokens": 80, "keep_value": 0.0},
     "fapo-genrm": {"tasks": "max5-flaws", "export": "last", "temperature": 3.0},
     "selftok": {"model": "tiny-selftok", "tasks": "pictures", "max_new_tokens": 16, "export": "last"},

@@ -14,6 +14,7 @@ from etude.method import get_method
 from etude.methods.search.rest_mcts import VALUE
 from etude.models.language import LanguageModel
 from etude.run import Run
+from etude.search.value_targets import merged
 from etude.settings import build_config
 from etude.tasks.base import TaskSet
 from etude.tasks.loading import load_tasks
@@ -63,13 +64,15 @@ def test_the_right_solution_with_the_highest_value_is_imitated_and_audited(tmp_p
 
 
 def test_a_round_grows_trees_that_the_value_model_learns_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = ready(tmp_path, value_seed="demonstrations", value_lr=1e-3)
+    method = ready(tmp_path, value_seed="demonstrations", value_lr=1e-3, keep_value=0.0)
     # Whatever ends is right, so that there is something to learn.
     monkeypatch.setattr(method.task_set, "verify", lambda task, text: {"correct": 1.0, "format": 1.0})
     examples, metrics = method.examples(method.round_tasks())
     ledger = method.run.ledger
-    # Ten steps, the answer and the question, of three demonstrations, and what an untaught policy would have written beside each step.
-    assert 3 * 12 + 3 * 11 < metrics["seed/samples"] <= 3 * 12 + 3 * 11 * 2
+    # Ten steps, the answer and the question, of three demonstrations; and beside each step, behind all that comes before it, the two that an untaught policy would have
+    # written there.
+    beside = sum(range(2, 13))
+    assert 3 * 12 + 3 * beside < metrics["seed/samples"] <= 3 * 12 + 2 * 3 * beside
     assert metrics["round/tasks_kept"] == len(examples) > 0
     assert metrics["value/samples"] > len(examples)
     # What the value model read is judged tokens; every step that was written is one call and has one value, but for equal ones.
@@ -77,6 +80,25 @@ def test_a_round_grows_trees_that_the_value_model_learns_from(tmp_path: Path, mo
     assert ledger.judged_tokens > ledger.generated_tokens > 0
     assert all(len(tree) > 1 for tree, _ in method.trees)
     assert "first" in next(iter(method.run.trees_log))["view"]
+    # Steps that come after right ones alone are looked at, at whatever depth.
+    assert {depth for depth, _, _ in method.steps} >= {1}
+    assert any(not right for _, right, _ in method.steps)
+
+
+def test_ways_that_were_learnt_are_learnt_again_beside_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {}
+    for replay in (0.0, 0.5):
+        method = ready(tmp_path / str(replay), value_seed="none", value_replay=replay)
+        read = list[int]()
+        monkeypatch.setattr(method.value, "fit", lambda ways, random, read=read: read.append(len(ways)) or {})
+        for _ in range(2):
+            task = method.task_set.train_task(0, 0)
+            tree, ends = merged([1], [[[2], [3]], [[2], [4]], [[5]], [[6]]])
+            method.trees = [(tree, ends)]
+            method.learn_values([Group(task.id, [solution(task, "x", float(i == 0), 0.5) for i in range(4)])], "values")
+        counts[replay] = read
+        assert len(method.learnt) == 8
+    assert counts == {0.0: [4, 4], 0.5: [4, 6]}
 
 
 def test_plain_attempts_take_the_place_of_demonstrations_and_of_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from etude.search.solved import Opinion, SolvedCritic
 from etude.search.step_settings import StepSearchConfig
 from etude.search.steps import Ask, StepWriter, step_params
 from etude.search.tree import Statistics, Tree
-from etude.search.value_targets import merged, readings, split_tokens, targets_of
+from etude.search.value_targets import merged, split_tokens, targets_of, ways
 from etude.tasks.loading import load_tasks
 from etude.types import Completion, Message, Task
 
@@ -171,6 +171,10 @@ def test_attempts_laid_over_each_other_are_read_on_few_ways() -> None:
     assert (len(tree), ends) == (5, [2, 3, 4])
     targets = targets_of(tree, dict(zip(ends, (True, False, False), strict=True)), "tree", Random(0))
     assert targets == pytest.approx({0: 0.0, 1: 0.5, 2: 1.0, 3: 0.25, 4: 0.0})
-    learnt = readings(tree, targets)
-    assert sorted(value for t in learnt for s in t.segments if s.trained for value in s.advantages) == pytest.approx(sorted(targets.values()))
-    assert [t.tokens[:-1] for t in learnt] == [rows[2][0], [*rows[1][0], *rows[1][1]], [*rows[0][0], *rows[0][1]]]
+    learnt = ways(tree, targets)
+    assert [(prompt, steps) for prompt, steps, _ in learnt] == [([7], [rows[2][0]]), ([7], rows[1]), ([7], rows[0])]
+    # Two ways go through the step that both begin with, and each learns its value beside what comes of it.
+    assert [values for _, _, values in learnt] == [pytest.approx([0.0, 0.0]), pytest.approx([0.0, 0.5, 0.25]), pytest.approx([0.0, 0.5, 1.0])]
+    del targets[1], targets[4]
+    assert [values for _, _, values in ways(tree, targets)] == [[0.0, None, 0.25], [0.0, None, 1.0]]
+    assert ways(tree, {0: 0.0}) == [([7], [], [0.0])]

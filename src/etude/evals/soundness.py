@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from etude.evals.monitors import RIGHT
 from etude.tasks.base import TaskSet
 from etude.tasks.first_error import FLAWLESS, split_steps
-from etude.types import Metrics, Trajectory, mean
+from etude.types import Metrics, Task, Trajectory, mean
 
 
 def soundness(task_set: TaskSet, trajectories: Sequence[Trajectory]) -> Metrics:
@@ -26,6 +26,14 @@ def soundness(task_set: TaskSet, trajectories: Sequence[Trajectory]) -> Metrics:
 def audited(task_set: TaskSet, kept: Sequence[Trajectory]) -> Metrics:
     """`round/flawed`: share of the solutions that a round imitates that have a wrong step. Empty where the task set does not check steps, or nothing is right."""
     return {f"round/{name}": value for name, value in soundness(task_set, kept).items() if name == "flawed"}
+
+
+def newest_right(task_set: TaskSet, task: Task, before: str, text: str) -> bool | None:
+    """Whether what a partial solution has more than `before` is right. None where something before it is wrong already, and where the task set does not check steps."""
+    first = task_set.first_wrong_step(task, split_steps(text))
+    if first is None or FLAWLESS < first < len(split_steps(before)):
+        return None
+    return first == FLAWLESS
 
 
 def checks_steps(task_set: TaskSet, trajectories: Sequence[Trajectory]) -> bool:

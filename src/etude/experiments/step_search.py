@@ -21,7 +21,8 @@ def step_search(seed: int, settings: Mapping[str, Any], budget: str) -> dict[str
     """Measures of a run of `settings["method"]` on `settings["tasks"]`, after `warm_steps` steps of imitation of `settings["warm_tasks"]`.
 
     `pass_rate`, `sound`: held-out accuracy at temperature 1, and the share of attempts that are right by right steps alone; with `_first` before the run. `flawed`: share of
-    what was imitated that has a wrong step, as the mean over rounds, 0 where nothing was. `generated`: thousands of tokens that the policy wrote. With `searched_tasks`
+    what was imitated that has a wrong step, as the mean over rounds, 0 where nothing was. `told_apart`: how often the value model put a right step above a wrong one of the
+    same depth, as the mean over rounds. `generated`: thousands of tokens that the policy wrote. With `searched_tasks`
     above 0, and a run that trains a value model, of the policy that the run began with and the value model of its end: `search_WAY`, `search_WAY_sound` and
     `search_WAY_tokens`, on so many held-out tasks with `searched_tokens` each.
     """
@@ -30,7 +31,11 @@ def step_search(seed: int, settings: Mapping[str, Any], budget: str) -> dict[str
         record = Record(run.metrics(), Budget.parse(budget), name=f"{settings['method']}, seed {seed}")
         values = run.folder / "model" / "value"
         found = searched(start, values, settings, seed) if settings.get("searched_tasks") and values.is_dir() else {}
-    measures: dict[str, Measure] = {"generated": Spent("generated_tokens"), "flawed": Average("round/flawed", last=1.0)}
+    measures: dict[str, Measure] = {
+        "generated": Spent("generated_tokens"),
+        "flawed": Average("round/flawed", last=1.0),
+        "told_apart": Average("value/told_apart", last=1.0),
+    }
     for name, metric in {"pass_rate": "eval/pass@1", "sound": "eval/sound"}.items():
         measures |= {f"{name}_first": First(metric), name: Final(metric)}
     for name, measure in measures.items():

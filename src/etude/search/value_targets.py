@@ -7,12 +7,13 @@ from random import Random
 from typing import Literal
 
 from etude.models.language import LanguageModel
-from etude.models.value_model import reading
 from etude.rewards.quality import shuffled, trace_targets, tree_targets
 from etude.search.tree import Tree
 from etude.types import Trajectory
 
 Targets = Literal["tree", "trace", "shuffled", "chance"]
+Way = tuple[list[int], list[list[int]], list[float | None]]
+"""A way through a tree, as plain values: the prompt, the steps, and the values before the first and behind each of them, None where nothing is known. See `reading`."""
 
 
 def split_tokens(policy: LanguageModel, tokens: Sequence[int], delimiter: str) -> list[list[int]]:
@@ -52,16 +53,20 @@ def targets_of(tree: Tree, right: Mapping[int, bool], kind: Targets, random: Ran
     return {number: random.random() for number in targets} if kind == "chance" else targets
 
 
-def readings(tree: Tree, targets: Mapping[int, float]) -> list[Trajectory]:
-    """The targets as a value model learns them: each once, on few ways from the root."""
-    left = dict(targets)
-    found = []
+def ways(tree: Tree, targets: Mapping[int, float]) -> list[Way]:
+    """The targets on few ways from the root, which together go through all of them.
+
+    Each way has all values that are known on it, so that nodes near the root are learnt several times. The steps before the newest one are read anyway, and it is beside
+    their values that a model sees what a wrong step changes: with each value once, on the first way through it, most ways would teach a single one.
+    """
+    left, found = set(targets), list[Way]()
     for number in sorted(targets, reverse=True):
         if number not in left or (number == 0 and found):
             continue
         root, *steps = tree.path(number)
-        values = [left.pop(node.number, None) for node in (root, *steps)]
-        found.append(reading(root.state["tokens"], [step.state["tokens"] for step in steps], values))
+        left -= {node.number for node in (root, *steps)}
+        values = [targets.get(node.number) for node in (root, *steps)]
+        found.append((list(root.state["tokens"]), [list(step.state["tokens"]) for step in steps], values))
     return found
 
 

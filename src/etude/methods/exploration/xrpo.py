@@ -31,6 +31,7 @@ from etude.memory.exemplars import ExemplarStore, fitting_examples
 from etude.method import State, register
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.objectives import Objective, PolicyObjective, sequence_ratio
+from etude.rewards.self_scores import mean_logprob
 from etude.rollouts import EpisodeRequest, adaptive_rollouts
 from etude.rollouts.adaptive import ROUND
 from etude.rollouts.allocation import even_allocation, greedy_allocation
@@ -311,7 +312,7 @@ class XRPO(GRPO):
         raised: list[Trajectory] = []
         for group in groups:
             plain = group_normalised(torch.tensor(group.rewards, dtype=torch.float64))
-            logprobs = torch.tensor([mean_logprob(t) for t in group.trajectories], dtype=torch.float64)
+            logprobs = torch.tensor([math.nan if math.isnan(t.reward) else mean_logprob(t) for t in group.trajectories], dtype=torch.float64)
             sharp = sharpened_by_novelty(plain, logprobs, weight=self.config.novelty_weight, cap=self.config.novelty_cap)
             for trajectory, before, after in zip(group.trajectories, plain.tolist(), sharp.tolist(), strict=True):
                 trajectory.set_advantage(after)
@@ -348,8 +349,3 @@ def deviation(group: Group) -> float:
     """The unbiased standard deviation of a group's judged rewards, 0 with fewer than two."""
     judged = [r for r in group.rewards if not math.isnan(r)]
     return statistics.stdev(judged) if len(judged) > 1 else 0.0
-
-
-def mean_logprob(trajectory: Trajectory) -> float:
-    """Mean log-probability of the trained tokens under the policy that sampled them; NaN where there are none or the attempt could not be judged."""
-    return math.nan if math.isnan(trajectory.reward) else mean([v for s in trajectory.segments if s.trained for v in s.logprobs])
