@@ -87,6 +87,7 @@ class PolicyOptimization(Method):
                 + ("; reinforce-pp works with single attempts" if self.minimum_group > 1 else "")
             )
         check_options(config.ray)
+        learner_config(config.learner, config.ray.learners)
         inputs = self.inputs
         self.task_set = self._task_set or load_tasks(inputs.tasks, reward=inputs.reward, env=inputs.env, seed=self.run.seed, labelled=not self.card.label_free)
         self.held_out = list(self.task_set.held_out())[: config.evaluation.eval_tasks]

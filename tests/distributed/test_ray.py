@@ -290,6 +290,9 @@ def test_what_cannot_be_sent_is_said_before_anything_is_computed(cluster: Any, t
 
 # Runs
 
+READ_AGAIN = frozenset({"prompt_tokens", "forward_equivalents", "decode_steps"})
+"""What the ledger has more of where a sampler takes another's place and reads what that had read."""
+
 
 def lines(folder: Path) -> list[dict[str, Any]]:
     return [without_time(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -339,7 +342,7 @@ def test_a_run_whose_sampler_is_killed_learns_what_one_process_learns(cluster: A
         hooked("grpo", tmp_path / "two", kill, steps=2, engine="ray", samplers=2, env_workers=1, **QUICK)
     assert kills
     # What the lost one had read is read again by the one in its place, and is counted.
-    alike(tmp_path / "one", tmp_path / "two", unlike=frozenset({"prompt_tokens", "forward_equivalents", "decode_steps"}))
+    alike(tmp_path / "one", tmp_path / "two", unlike=READ_AGAIN)
 
 
 @pytest.mark.parametrize("slug", ["april", "latr", "dars"])
@@ -368,6 +371,16 @@ def test_generating_ahead_is_bounded_repeats_itself_and_resumes_exactly(started:
     # Nothing is in flight at the checkpoint of step 3, so that step 4 begins with its weights.
     assert lags == {1: 0, 2: 1, 3: 1, 4: 0, 5: 1}
     alike(tmp_path / "whole", tmp_path / "halved")
+    kills: list[int] = []
+
+    def kill(method: Any) -> None:
+        if method.run.step == 2 and not kills:
+            kills.append(method.policy.sampler.pids[0])
+            os.kill(kills[0], signal.SIGKILL)
+
+    with pytest.warns(UserWarning, match="sampler 0 is lost"):
+        hooked("grpo", tmp_path / "killed", kill, steps=5, **options)
+    alike(tmp_path / "whole", tmp_path / "killed", unlike=READ_AGAIN)
 
 
 def test_a_run_whose_learner_is_killed_goes_on_from_its_checkpoint(started: None, tmp_path: Path) -> None:
@@ -439,7 +452,7 @@ def test_methods_that_cannot_generate_ahead_say_so(cluster: Any, sampler: Any, t
         method.criterion = method.objective()
         open_ahead(method, 1)
 
-    with pytest.raises(InputError, match="SFT gathers experience with what an update changes"):
+    with pytest.raises(InputError, match="does not say that its rollouts can go on beside an update; expected --max-staleness 0"):
         opened("sft")
     with pytest.raises(InputError, match="weighs tokens of older weights; expected --correction truncate"):
         opened("grpo", correction="none")

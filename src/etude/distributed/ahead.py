@@ -128,7 +128,8 @@ def open_ahead(method: PolicyOptimization, lag: int) -> Ahead:
     assert isinstance(sampler, RaySampler)
     if not vars(type(method)).get("overlaps", False):
         raise InputError(
-            f"--max-staleness is {lag}, and {name} gathers experience with what an update changes; expected --max-staleness 0 with it, or another method"
+            f"--max-staleness is {lag}, and {name} does not say that its rollouts can go on beside an update; expected --max-staleness 0 with it, a method whose rollouts can "
+            "(grpo, dapo, april, xrpo, …), or `overlaps = True` in a class of your own"
         )
     if type(method.curriculum).observe is not Curriculum.observe:
         raise InputError(f"--max-staleness is {lag}, and the curriculum of {name} chooses tasks by how the last ones went; expected --max-staleness 0 with it")

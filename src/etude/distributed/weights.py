@@ -28,7 +28,9 @@ def unpacked(arrays: Packed) -> Iterator[tuple[str, Tensor]]:
         # What lies in the object store cannot be written to, which torch warns of.
         warnings.simplefilter("ignore")
         for name, (array, dtype, shape) in arrays.items():
-            yield name, torch.from_numpy(array).view(getattr(torch, dtype)).view(shape)
+            # Nothing at all cannot be read as another number format.
+            number_format = getattr(torch, dtype)
+            yield name, torch.from_numpy(array).view(number_format).view(shape) if array.size else torch.empty(shape, dtype=number_format)
 
 
 @torch.no_grad()
