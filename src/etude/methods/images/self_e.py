@@ -93,11 +93,11 @@ DISTILLED = {"pull": 0.0, "teacher_from": 0.7, "teacher_steps": 4}
         expectation="Trained from scratch with the same token-forwards on captions that do not say where things are, the distance to real pictures at 1, 2 and 4 steps is "
         "lower than with flow matching; and at 2 steps than with a flow that is distilled in the last part of the budget. Its pictures get better from 1 step to 2, 4 and 8.",
         arms=(
-            Arm("self-e", settings={"steps": 602}),
+            Arm("self-e", settings={"steps": 606}),
             Arm("flow matching", "self-e", {**FLOW_MATCHING, "steps": 782}),
-            Arm("distilled", "self-e", {**DISTILLED, "steps": 651}),
+            Arm("distilled", "self-e", {**DISTILLED, "steps": 656}),
             Arm("no judgement", "self-e", {"pull": 0.0, "steps": 782}),
-            Arm("shuffled captions", "self-e", {"judge": "shuffled", "steps": 602}),
+            Arm("shuffled captions", "self-e", {"judge": "shuffled", "steps": 606}),
         ),
         common={
             "tasks": "pictures:places=false",
