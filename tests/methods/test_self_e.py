@@ -44,7 +44,7 @@ def test_without_jumps_and_judgement_it_is_flow_matching(tmp_path: Path) -> None
 
 
 def test_distilling_is_flow_matching_until_there_is_a_teacher(tmp_path: Path) -> None:
-    settings = {**SMALL, **DISTILLED, "dropped": 0.0, "local": 0.0, "teacher_steps": 3, "checkpoint_every": 1}
+    settings = {**SMALL, **DISTILLED, "teacher_from": 0.5, "dropped": 0.0, "local": 0.0, "teacher_steps": 3, "checkpoint_every": 1}
     etude.train("self-e", out=tmp_path / "run", **settings)
     found = [line for line in Run.open(tmp_path / "run").metrics() if "signal/taught" in line]
     assert [line["signal/taught"] for line in found] == [0, 0, 1, 1]

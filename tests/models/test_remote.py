@@ -271,7 +271,8 @@ def test_a_run_is_played_again_without_the_server(server, tmp_path):
     foreign.write_text(json.dumps(kept))
     with pytest.warns(UserWarning, match="cannot be read .*asked for again") as warned:
         ask("use", samples=3)
-    assert len(warned) == 2, [str(w.message) for w in warned]
+    # Whatever else is collected as garbage meanwhile may warn of itself.
+    assert len([w for w in warned if w.category is UserWarning]) == 2, [str(w.message) for w in warned]
     assert len(server.requests) == 11, "only these two were asked for again"
     _, mended = ask("use", samples=3)
 
