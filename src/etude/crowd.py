@@ -198,8 +198,7 @@ class Crowd(Method):
 
     def load_state(self, state: State) -> None:
         for i, (member, plain) in enumerate(zip(self.members, state.plain["members"], strict=True)):
-            prefix = f"member{i}."
-            member.load_state(State(plain, {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}))
+            member.load_state(State(plain, state.part_of(f"member{i}")))
 
     def export(self, folder: Any) -> None:
         """The first member's model in the folder itself, where whatever takes a run looks for one; each further member's in a folder of its name inside."""

@@ -47,8 +47,6 @@ EXTRAS = {
 """What each optional extra enables."""
 VLLM_SECONDS = 300
 """What starting vLLM may take: it imports for long, and on a GPU it captures graphs."""
-
-
 RAY_SECONDS = 120
 """What starting a Ray cluster on this machine may take."""
 
@@ -214,13 +212,7 @@ def _vllm() -> Finding:
         check_vllm()
     except EtudeError as error:
         return Finding("extras", "vllm", "missing", f"{enables}; {error}")
-    look = "from etude.doctor import vllm_generates; print(vllm_generates())"
-    try:
-        done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=VLLM_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return Finding("extras", "vllm", "missing", f"{enables}; {installed_version()} did not start in {VLLM_SECONDS} seconds")
-    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or [f"it ended with exit code {done.returncode}"]
-    return Finding("extras", "vllm", "missing" if done.returncode else "ok", f"{enables}; {installed_version()}: {said[-1]}")
+    return _tried_apart("vllm", f"{enables}; {installed_version()}", vllm_generates, seconds=VLLM_SECONDS)
 
 
 def vllm_generates() -> str:
@@ -242,13 +234,7 @@ def _ray() -> Finding:
     enables = EXTRAS["ray"]
     if (absent := _extra("ray", enables)).state != "ok":
         return absent
-    look = "from etude.doctor import ray_answers; print(ray_answers())"
-    try:
-        done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=RAY_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return Finding("extras", "ray", "missing", f"{enables}; a cluster on this machine did not start in {RAY_SECONDS} seconds")
-    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or [f"it ended with exit code {done.returncode}"]
-    return Finding("extras", "ray", "missing" if done.returncode else "ok", f"{enables}; {said[-1]}")
+    return _tried_apart("ray", enables, ray_answers, seconds=RAY_SECONDS)
 
 
 def ray_answers() -> str:
@@ -268,6 +254,22 @@ def ray_answers() -> str:
 
 def _process() -> int:
     return os.getpid()
+
+
+def _tried_apart(name: str, known: str, look: Callable[[], str], *, seconds: int) -> Finding:
+    """What a function of this module says in a process of its own. known: what the finding says besides."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", f"from {__name__} import {look.__name__}; print({look.__name__}())"],
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("extras", name, "missing", f"{known}: it did not start in {seconds} seconds")
+    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or [f"it ended with exit code {done.returncode}"]
+    return Finding("extras", name, "missing" if done.returncode else "ok", f"{known}: {said[-1]}")
 
 
 def _sandbox(backend: str) -> Finding:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from etude.config import InputConfig, LearnerConfig, PolicyOptimizationConfig, TrainConfig
+from etude.config import InputConfig, PolicyOptimizationConfig, TrainConfig
 from etude.distributed.cluster import check_options
 from etude.errors import InputError
 from etude.evals.collapse import Reading
@@ -28,6 +28,7 @@ from etude.evals.tools import tool_use
 from etude.ledger import FORWARD, FORWARD_BACKWARD
 from etude.memory import Curriculum, UniformCurriculum
 from etude.method import Method, State
+from etude.models.fsdp.checks import check_fsdp, check_sendable, default_ranks, learner_config
 from etude.models.language import LanguageModel, resolve_device
 from etude.models.learner import Learner
 from etude.models.sampling import SamplingParams
@@ -159,7 +160,6 @@ class PolicyOptimization(Method):
         }
         if config.learner == "single":
             return Learner(self.policy.model, config, **options)
-        from etude.models.fsdp.checks import check_fsdp, check_sendable, default_ranks
 
         config = replace(config, ranks=config.ranks or default_ranks(self.policy.device))
         units = self.config.tasks_per_step * (1 if self.criterion.whole_units else self.attempts_per_task)
@@ -411,8 +411,7 @@ class PolicyOptimization(Method):
             for name, parameter in self.policy.model.named_parameters():
                 if parameter.requires_grad:
                     parameter.copy_(state.tensors[f"weights.{name}"])
-        learner = {name.removeprefix("learner."): t for name, t in state.tensors.items() if name.startswith("learner.")}
-        self.learner.load_state(state.plain["learner"], learner, state.shards)
+        self.learner.load_state(state.plain["learner"], state.part_of("learner"), state.shards)
         self.curriculum.load_state(state.plain["curriculum"])
         self.policy.weights_changed(int(state.plain["version"]))
 
@@ -462,23 +461,6 @@ class PolicyOptimization(Method):
             return []
         stride = max(1, len(everything) // wanted)
         return [record_of(t) for t in everything[::stride][:wanted]]
-
-
-def learner_config(config: LearnerConfig, learners: int) -> LearnerConfig:
-    """How weights are updated, where `--learners` has a word in it too. Raises InputError for numbers of processes that do not go together."""
-    if learners > 1:
-        if config.ranks not in (0, learners):
-            raise InputError(
-                f"--learners is {learners}, and --ranks is {config.ranks}: both say how many processes update weights; expected the same, or one of them"
-            )
-        return replace(config, learner="fsdp", ranks=learners)
-    if config.learner == "single" and config.ranks > 1:
-        raise InputError(f"--ranks is {config.ranks}, and --learner single has no ranks; expected --learner fsdp with it, or --ranks 0")
-    if config.learner == "fsdp" and learners and config.ranks != 1:
-        raise InputError(
-            f"--learners is 1, and --learner fsdp has {config.ranks or 'several'} ranks; expected --learners {config.ranks or 2}, or one of the two options"
-        )
-    return config
 
 
 def rollout_metrics(groups: Sequence[Group]) -> Metrics:

@@ -7,7 +7,7 @@ import importlib.metadata
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -67,6 +67,14 @@ class State:
     """Writes what no single process holds into a folder, as safetensors files; None where all of it is in `tensors`."""
     shards: Path | None = None
     """The folder where such files can be read, of a state that was loaded from a checkpoint."""
+
+    def with_part(self, part: str, tensors: Mapping[str, torch.Tensor]) -> State:
+        """This state and the tensors of a part of the method, which `part_of` gives back by the same name."""
+        return replace(self, tensors=self.tensors | {f"{part}.{name}": tensor for name, tensor in tensors.items()})
+
+    def part_of(self, part: str) -> dict[str, torch.Tensor]:
+        """The tensors that `with_part` was given, by their own names; none where there were none."""
+        return {name.removeprefix(f"{part}."): tensor for name, tensor in self.tensors.items() if name.startswith(f"{part}.")}
 
 
 class Method(ABC):

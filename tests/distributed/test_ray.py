@@ -23,8 +23,8 @@ from etude.distributed.task_worker import TaskOpening
 from etude.distributed.tasks import TaskWorkers, judged_elsewhere
 from etude.driver import drive
 from etude.errors import InputError, LearnerLost, MissingExtra, WorkerLost
-from etude.loop import learner_config
 from etude.method import get_method
+from etude.models.fsdp.checks import learner_config
 from etude.models.language import LanguageModel
 from etude.models.sampling import FinishedEvent, Request, Sampler, SamplingParams, TokenEvent, resumed, stream_key
 from etude.run import Run, without_time

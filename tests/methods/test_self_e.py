@@ -53,6 +53,11 @@ def test_distilling_is_flow_matching_until_there_is_a_teacher(tmp_path: Path) ->
     assert forwards[3] - forwards[2] == 20 * 16 * (3 + 3)
 
 
+def test_a_teacher_and_the_models_own_judgement_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(etude.InputError, match=r"--teacher-from is 0.5 and --pull 1.0: .* expected --pull 0"):
+        etude.train("self-e", out=tmp_path / "run", **{**SMALL, "teacher_from": 0.5})
+
+
 def test_a_resumed_run_keeps_its_teacher(tmp_path: Path) -> None:
     settings = {**SMALL, **DISTILLED, "teacher_from": 0.25, "checkpoint_every": 1}
     etude.train("self-e", out=tmp_path / "whole", **settings)

@@ -86,6 +86,7 @@ class TaskWorker:
 
 def _opened(opening: TaskOpening) -> TaskSet:
     if opening.made is not None:
+        # From the run's own process, as whatever Ray hands over. In bytes, so that what cannot be read here has a message of ours.
         try:
             return pickle.loads(opening.made)
         except Exception as error:

@@ -205,7 +205,7 @@ class SAR(PictureMethod[ScaleTransformer]):
     def load_state(self, state: State) -> None:
         super().load_state(state)
         if self.first_steps:
-            tensors = {name.removeprefix("tokenizer."): value for name, value in state.tensors.items() if name.startswith("tokenizer.")}
+            tensors = state.part_of("tokenizer")
             self.tokenizer_learner.load_state(state.plain["tokenizer"], tensors)
             for name, buffer in self.tokenizer.named_buffers():
                 buffer.copy_(tensors[name])

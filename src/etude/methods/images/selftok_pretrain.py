@@ -258,7 +258,7 @@ class SelfTokPretrain(PictureMethod[PictureWriter]):
 
     def load_state(self, state: State) -> None:
         for phase in self.phases:
-            own = {name.removeprefix(f"{phase.name}."): value for name, value in state.tensors.items() if name.startswith(f"{phase.name}.")}
+            own = state.part_of(phase.name)
             phase.learner.load_state(state.plain[phase.name], own)
         for name, buffer in self.model.code.named_buffers():
             key = f"buffer.{name}"

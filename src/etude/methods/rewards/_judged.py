@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from etude.config import JudgeConfig
@@ -16,7 +16,7 @@ from etude.types import Group, Metrics, Trajectory, trajectories_of
 
 KEPT = 8
 """Transcripts that are kept of a step."""
-JUDGE = "judge."
+JUDGE = "judge"
 """What the judge's tensors are called by in a checkpoint."""
 
 
@@ -48,12 +48,11 @@ class WithJudge(GRPO):
         return metrics
 
     def state(self) -> State:
-        state = super().state()
-        return replace(state, tensors=state.tensors | {JUDGE + name: value for name, value in self.judging.state().items()})
+        return super().state().with_part(JUDGE, self.judging.state())
 
     def load_state(self, state: State) -> None:
         super().load_state(state)
-        self.judging.load_state({name.removeprefix(JUDGE): value for name, value in state.tensors.items() if name.startswith(JUDGE)})
+        self.judging.load_state(state.part_of(JUDGE))
 
     def close(self) -> None:
         super().close()

@@ -386,4 +386,4 @@ class CoReward(GRPO):
         super().load_state(state)
         self.usual_answer = state.plain["usual_answer"]
         if self.teacher is not None:
-            self.teacher.load_state({name.removeprefix("teacher."): value for name, value in state.tensors.items() if name.startswith("teacher.")})
+            self.teacher.load_state(state.part_of("teacher"))

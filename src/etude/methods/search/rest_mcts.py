@@ -348,13 +348,12 @@ class ReSTMCTS(IteratedImitation):
 
     def state(self) -> State:
         state = super().state()
-        values = {f"{VALUE}.{name}": tensor for name, tensor in self.value.state().items()}
-        return replace(state, plain=state.plain | {"learnt": self.learnt}, tensors=state.tensors | values)
+        return replace(state, plain=state.plain | {"learnt": self.learnt}).with_part(VALUE, self.value.state())
 
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.learnt = [(prompt, steps, values) for prompt, steps, values in state.plain["learnt"]]
-        self.value.load_state({name.removeprefix(f"{VALUE}."): t for name, t in state.tensors.items() if name.startswith(f"{VALUE}.")})
+        self.value.load_state(state.part_of(VALUE))
 
     def export(self, folder: Any) -> None:
         """The policy, and the value model under `value`."""

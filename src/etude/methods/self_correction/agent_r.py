@@ -45,7 +45,7 @@ TURNS = "turns"
 """Tag of an episode of a search: its turns, with what was answered to each."""
 ACKNOWLEDGED = Message("user", "ok")
 """What stands behind a turn that nothing was answered to: a change of mind, and the end of an episode that failed."""
-JUDGE = "judge."
+JUDGE = "judge"
 """What the judge's tensors are called by in a checkpoint."""
 
 
@@ -357,13 +357,13 @@ class AgentR(IteratedImitation):
     def state(self) -> State:
         state = super().state()
         plain: dict[str, Any] = {"begun": None if self.begun is None else [task_to_plain(task) for task in self.begun]}
-        return replace(state, plain=state.plain | plain, tensors=state.tensors | {JUDGE + name: value for name, value in self.step_judge.judge.state().items()})
+        return replace(state, plain=state.plain | plain).with_part(JUDGE, self.step_judge.judge.state())
 
     def load_state(self, state: State) -> None:
         super().load_state(state)
         begun = state.plain["begun"]
         self.begun = None if begun is None else [task_from_plain(task) for task in begun]
-        self.step_judge.judge.load_state({name.removeprefix(JUDGE): value for name, value in state.tensors.items() if name.startswith(JUDGE)})
+        self.step_judge.judge.load_state(state.part_of(JUDGE))
 
     def close(self) -> None:
         super().close()

@@ -35,7 +35,7 @@ from etude.types import Group, Message, Metrics, Task, Trajectory, trajectories_
 
 SEARCH = 1
 """Marks the random numbers of a search. All its temperatures draw with the same ones, so that they differ by less chance."""
-JUDGE = "judge."
+JUDGE = "judge"
 """What the judge's tensors are called by in a checkpoint."""
 
 
@@ -281,13 +281,12 @@ class BStar(IteratedImitation):
 
     def state(self) -> State:
         state = super().state()
-        judge = self.judging.state() if self.judging is not None else {}
-        return replace(state, tensors=state.tensors | {JUDGE + name: value for name, value in judge.items()})
+        return state.with_part(JUDGE, self.judging.state()) if self.judging is not None else state
 
     def load_state(self, state: State) -> None:
         super().load_state(state)
         if self.judging is not None:
-            self.judging.load_state({name.removeprefix(JUDGE): value for name, value in state.tensors.items() if name.startswith(JUDGE)})
+            self.judging.load_state(state.part_of(JUDGE))
 
     def close(self) -> None:
         super().close()

@@ -40,7 +40,7 @@ WORSE = "worse"
 """Tag of an example: the attempt that it is preferred to, as plain values."""
 SCORE = "score"
 """What the policy's own score is called among an attempt's rewards."""
-JUDGE = "judge."
+JUDGE = "judge"
 """What the judge's tensors are called by in a checkpoint."""
 
 
@@ -171,13 +171,12 @@ class SelfRewarding(IteratedImitation):
 
     def state(self) -> State:
         state = super().state()
-        judge = self.judging.state() if self.judging is not None else {}
-        return replace(state, tensors=state.tensors | {JUDGE + name: value for name, value in judge.items()})
+        return state.with_part(JUDGE, self.judging.state()) if self.judging is not None else state
 
     def load_state(self, state: State) -> None:
         super().load_state(state)
         if self.judging is not None:
-            self.judging.load_state({name.removeprefix(JUDGE): value for name, value in state.tensors.items() if name.startswith(JUDGE)})
+            self.judging.load_state(state.part_of(JUDGE))
 
     def close(self) -> None:
         super().close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,23 @@ from etude.config import LearnerConfig
 from etude.errors import InputError
 
 CPU_RANKS = 2
+
+
+def learner_config(config: LearnerConfig, learners: int) -> LearnerConfig:
+    """How weights are updated, where `--learners` has a word in it too. Raises InputError for numbers of processes that do not go together."""
+    if learners > 1:
+        if config.ranks not in (0, learners):
+            raise InputError(
+                f"--learners is {learners}, and --ranks is {config.ranks}: both say how many processes update weights; expected the same, or one of them"
+            )
+        return replace(config, learner="fsdp", ranks=learners)
+    if config.learner == "single" and config.ranks > 1:
+        raise InputError(f"--ranks is {config.ranks}, and --learner single has no ranks; expected --learner fsdp with it, or --ranks 0")
+    if config.learner == "fsdp" and learners and config.ranks != 1:
+        raise InputError(
+            f"--learners is 1, and --learner fsdp has {config.ranks or 'several'} ranks; expected --learners {config.ranks or 2}, or one of the two options"
+        )
+    return config
 
 
 def check_fsdp(config: LearnerConfig, device: torch.device, trajectories: int) -> None:

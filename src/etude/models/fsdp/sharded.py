@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from etude.models.lean_forward import LeanForward
 from etude.models.learner import Learner
 from etude.models.packing import micro_batches, prompt_of
 from etude.models.precision import ENOUGH, LossScale
-from etude.models.skeletons import tensors_of
+from etude.models.skeletons import fill
 from etude.types import Message, Segment, Task, Trajectory
 
 NOTHING = Trajectory(Task("", (Message("user", ""),)), [0], [Segment([0, 0], "policy", trained=True)], "eos")
@@ -180,7 +181,7 @@ def sharded_model(skeleton: Any, values: Mapping[str, Tensor], mesh: DeviceMesh)
     """
     model = copy.deepcopy(skeleton)
     low = {t.dtype for t in model.parameters() if t.requires_grad} - set(ENOUGH)
-    _fill(model, values)
+    fill(model, partial(_value, values))
     policy = MixedPrecisionPolicy(param_dtype=next(iter(low)), reduce_dtype=torch.float32) if low else MixedPrecisionPolicy()
     kinds = set(getattr(model, "_no_split_modules", None) or ())
     layers = [module for module in model.modules() if type(module).__name__ in kinds]
@@ -193,17 +194,8 @@ def sharded_model(skeleton: Any, values: Mapping[str, Tensor], mesh: DeviceMesh)
     return model
 
 
-def _fill(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Put values in the place of empty tensors, in memory of their own."""
-    filled: dict[int, Any] = {}
-    for name, empty in tensors_of(model).items():
-        if not isinstance(empty, nn.Parameter):
-            filled[id(empty)] = values[name].clone()
-            continue
-        dtype = torch.float32 if empty.requires_grad and empty.dtype not in ENOUGH else empty.dtype
-        filled[id(empty)] = nn.Parameter(values[name].to(dtype), requires_grad=empty.requires_grad)
-    for module in model.modules():
-        for held in (module._parameters, module._buffers):
-            for key, tensor in held.items():
-                if tensor is not None:
-                    held[key] = filled[id(tensor)]
+def _value(values: Mapping[str, Tensor], name: str, empty: Tensor) -> Tensor:
+    """What stands in the place of an empty tensor: trained weights in a format that small updates do not get lost in."""
+    if not isinstance(empty, nn.Parameter):
+        return values[name].clone()
+    return values[name].to(torch.float32 if empty.requires_grad and empty.dtype not in ENOUGH else empty.dtype)
