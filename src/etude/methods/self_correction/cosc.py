@@ -116,7 +116,7 @@ class CoSCConfig(IteratedConfig):
         "them with several rounds; 40 steps from the start on both went on after 35 % and 13 %. With the digits subtracted in the check ('7-3=4 no'), which `tiny` "
         "can do, 160 steps of 16 lessons made it go on after 91 % of the wrong answers and 11 % of the right ones: 74.2 % right from first programs of 57.6; after "
         "the second phase 75.2 and 52.5 %, going on after 92 and 7 %. The other arm was not tried.",
-        seeds=reported_seeds(4),
+        seeds=reported_seeds(8),
         quick={
             "warm_steps": 2,
             "warm_tasks_per_step": 8,
