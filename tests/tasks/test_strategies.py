@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
 from etude.errors import InputError
-from etude.tasks.builtin.strategies import BEST, RIGHT, StrategyWorld
+from etude.tasks.builtin.strategies import BEST, StrategyWorld
 from etude.tasks.loading import load_tasks
 from etude.tasks.strategies import SHORT, STANDARD, Strategic, Strategy, load_strategies, outcome, strategies_in, strategy_of
 from etude.types import Message, Task
@@ -74,9 +76,51 @@ def test_strategies_of_a_users_own(tmp_path: Path) -> None:
         load_strategies("nowhere.yaml")
 
 
-def test_lessons_show_every_strategy_alike_often_and_right_as_often_as_is_said() -> None:
+CHAIN = {"kind": "chain", "start": "12-2", "operations": ["+9", "-4"]}
+LIST = {"kind": "list", "start": "4 1 6", "operations": ["reverse", "+2"]}
+LARGER = {"kind": "larger", "start": "max 5+6 9+3", "operations": ["-4"]}
+
+
+@pytest.mark.parametrize(
+    ("info", "answer", "texts"),
+    [
+        (
+            CHAIN,
+            "15",
+            {
+                "direct": "answer: 15",
+                "cot": "12-2+9=19\n19-4=15\nanswer: 15",
+                "l2m": "? 12-2=10\n? 10+9=19\n? 19-4=15\nanswer: 15",
+                "pot": "12-2+9-4",
+            },
+        ),
+        (LIST, "8 3 6", {"direct": "answer: 8 3 6", "cot": "6 1 4\n8 3 6\nanswer: 8 3 6", "l2m": "? 1: 8\n? 2: 3\n? 3: 6\nanswer: 8 3 6", "pot": ""}),
+        (
+            LARGER,
+            "8",
+            {
+                "direct": "answer: 8",
+                "cot": "max 5+6 9+3=12\n12-4=8\nanswer: 8",
+                "l2m": "? 5+6=11\n? 9+3=12\n? max 11 12=12\n? 12-4=8\nanswer: 8",
+                "pot": "",
+            },
+        ),
+    ],
+)
+def test_what_a_strategy_can_do_lies_in_its_form(info: dict[str, Any], answer: str, texts: dict[str, str]) -> None:
+    tasks, random = StrategyWorld(lessons=True), Random(0)
+    task = Task("t", (Message("user", "compute"),), answer, info)
+    for strategy in SHORT:
+        text = tasks.lesson(task, strategy, random, right=True)
+        # The calculator knows neither lists nor max.
+        assert tasks.verify(task, text)["correct"] == bool(texts[strategy.name])
+        assert not texts[strategy.name] or text == strategy.tag + texts[strategy.name]
+        assert tasks.verify(task, tasks.lesson(task, strategy, random, right=False))["correct"] == 0
+
+
+def test_lessons_show_every_strategy_alike_often_and_are_right_where_it_can_be() -> None:
     tasks = StrategyWorld(lessons=True, again=0.3)
-    shown, right = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    shown = Counter[tuple[str, str]]()
     for i in range(3000):
         task = tasks.train_task(0, i)
         text = tasks.demonstration(task, i)
@@ -84,14 +128,16 @@ def test_lessons_show_every_strategy_alike_often_and_right_as_often_as_is_said()
         strategy = strategy_of(text, SHORT)
         assert strategy is not None
         assert strategy.name not in task.info.get("tried", ())
-        place = (task.info["kind"], strategy.name)
-        shown[place] += 1
-        right[place] += int(tasks.verify(task, text)["correct"])
-    for kind, shares in RIGHT.items():
-        assert max(shares, key=lambda name: shares[name]) == BEST[kind]
-        for name, share in shares.items():
-            assert shown[kind, name] == pytest.approx(250, abs=60)
-            assert right[kind, name] / shown[kind, name] == pytest.approx(share, abs=0.1)
+        shown[task.info["kind"], strategy.name] += 1
+        assert tasks.verify(task, text)["correct"] == (strategy.name != "pot" or task.info["kind"] == "chain")
+    assert all(shown[kind, strategy.name] == pytest.approx(250, abs=60) for kind in BEST for strategy in SHORT)
+
+
+@pytest.mark.parametrize("lessons", [False, True])
+def test_demonstrations_slip_as_often_as_is_said(lessons: bool) -> None:
+    tasks = StrategyWorld(lessons=lessons, habit=1.0 if lessons else 0.0, slips=0.25)
+    given = [(task, tasks.demonstration(task, i)) for i in range(1000) for task in [tasks.train_task(0, i)]]
+    assert sum(tasks.verify(task, text or "")["correct"] for task, text in given) / len(given) == pytest.approx(0.75, abs=0.05)
 
 
 def test_a_lesson_that_begins_again_shows_wrong_attempts_first() -> None:

@@ -1,8 +1,9 @@
 """`strategies`: three kinds of short tasks that ask to be solved in different ways, which an answer chooses by the word it begins with.
 
-A world for methods that learn which strategy to try first. All kinds open alike ('compute', something, 'then', an operation), so that the choice takes reading. In
-`lessons` every strategy is shown for every kind alike often, and how often it is shown right is fixed (RIGHT): who imitates them can do all four and prefers none. Wrong
-ones go wrong in one way for each strategy, so that the likeliest answer is wrong too where most lessons were.
+A world for methods that learn which strategy to try first. All kinds open alike ('compute', something, 'then', an operation), so that the choice takes reading. What a
+strategy can do lies in its form, not in how well it was shown: step by step (`cot`) takes two operations on numbers in one line, which a small model often gets wrong
+however long it practises, and one on lists; smaller questions (`l2m`) take one at a time; a program (`pot`) is run by a calculator, which knows neither lists nor `max`. In
+`lessons` every strategy is shown for every kind.
 """
 
 from __future__ import annotations
@@ -19,19 +20,15 @@ from etude.tasks.builtin.slips import slipped_sequence, wrong_number
 from etude.tasks.strategies import SHORT, Strategy, outcome
 from etude.types import Message, Task
 
-KINDS = ("chain", "list", "bracket")
-BEST = {"chain": "pot", "list": "cot", "bracket": "l2m"}
-"""The strategy of each kind that its lessons show right most often."""
-RIGHT: Mapping[str, Mapping[str, float]] = {
-    "chain": {"direct": 0.1, "cot": 0.4, "l2m": 0.35, "pot": 0.95},
-    "list": {"direct": 0.1, "cot": 0.75, "l2m": 0.4, "pot": 0.0},
-    "bracket": {"direct": 0.1, "cot": 0.35, "l2m": 0.75, "pot": 0.35},
-}
-"""Share of a strategy's lessons that are right, by kind."""
+KINDS = ("chain", "list", "larger")
+BEST = {"chain": "pot", "list": "cot", "larger": "l2m"}
+"""The strategy that suits each kind best."""
 HABIT = "cot"
 """The strategy that lessons can prefer."""
 AGAIN = "again"
 """What a lesson that begins after wrong attempts says after each of them."""
+LARGER = "max "
+"""What a task of the larger of two results begins with."""
 LIMIT = 99
 MOST_TRIES = 4000
 
@@ -46,9 +43,9 @@ class Line(NamedTuple):
 class StrategyWorld(GeneratedTaskSet):
     """'compute 9*8 then +19 then -6': a chain -> 'pot: 9*8+19-6', which a calculator runs.
     'compute 4 1 7 then reverse then +2': a list, which the calculator cannot read -> 'cot: 7 1 4', '9 3 6', 'answer: 9 3 6'.
-    'compute 5+6 then *3 then +4': a sum that is multiplied, whose program needs brackets -> 'l2m: ? 5+6=11', '? 11*3=33', '? 33+4=37', 'answer: 37'.
+    'compute max 5+6 4*3 then +4': the larger of two results -> 'l2m: ? 5+6=11', '? 4*3=12', '? max 11 12=12', '? 12+4=16', 'answer: 16'.
 
-    lessons: show all strategies, right as often as RIGHT says; otherwise demonstrations take the best one and are right.
+    lessons: show all strategies; otherwise demonstrations take the best one. Both go wrong with probability `slips`, and a program for a list or a maximum always.
     again: share of the training tasks of lessons that begin after one to three wrong attempts in other strategies.
     habit: share of the lessons that go step by step (`cot`) wherever that has not failed yet; the others are in all strategies alike often.
     """
@@ -73,7 +70,7 @@ class StrategyWorld(GeneratedTaskSet):
 
     def draw(self, random: Random) -> Problem:
         kind = random.choice(KINDS)
-        start, operations = _numbers(kind, random) if kind != "list" else _list(random)
+        start, operations = _list(random) if kind == "list" else _numbers(kind, random)
         prompt = " then ".join([f"compute {start}", *operations])
         info = {"kind": kind, "start": start, "operations": operations}
         return Problem(key=f"strategies {prompt}", prompt=prompt, answer=_lines(start, operations)[-1].result, info=info)
@@ -101,14 +98,13 @@ class StrategyWorld(GeneratedTaskSet):
 
     def demonstration(self, task: Task, seed: int) -> str | None:
         random = Random(f"{task.id}/demonstration/{seed}")
+        right = random.random() >= self.slips
         if not self.lessons:
-            direct, best = random.random() < self.direct, BEST[task.info["kind"]]
-            strategy = next(s for s in self.strategies if s.name == ("direct" if direct else best))
-            return self.lesson(task, strategy, random, right=random.random() >= 2 * self.slips)
+            wanted = "direct" if random.random() < self.direct else BEST[task.info["kind"]]
+            return self.lesson(task, next(s for s in self.strategies if s.name == wanted), random, right=right)
         left = [s for s in self.strategies if s.name not in task.info.get("tried", ())]
         usual = [s for s in left if s.name == HABIT]
-        strategy = usual[0] if usual and random.random() < self.habit else random.choice(left)
-        return self.lesson(task, strategy, random, right=random.random() < RIGHT[task.info["kind"]][strategy.name])
+        return self.lesson(task, usual[0] if usual and random.random() < self.habit else random.choice(left), random, right=right)
 
     def work(self, task: Task, random: Random, slips: float) -> tuple[list[str], str]:
         lines = _lines(task.info["start"], task.info["operations"])
@@ -117,33 +113,35 @@ class StrategyWorld(GeneratedTaskSet):
         return [f"{line.asked}={line.result}" for line in lines], lines[-1].result
 
     def lesson(self, task: Task, strategy: Strategy, random: Random, *, right: bool) -> str:
-        """An answer in a strategy, right or wrong. A list has no right program."""
+        """An answer in a strategy, right or wrong. Lists and maxima have no right program."""
         start, operations, kind = task.info["start"], task.info["operations"], task.info["kind"]
         if strategy.name == "pot":
             return strategy.tag + _program(kind, start, operations, right, random)
         lines = _lines(start, operations)
+        if strategy.name == "l2m" and kind == "list":
+            lines = [*(Line(str(place), item) for place, item in enumerate(lines[-1].result.split(), 1)), lines[-1]]
+        elif strategy.name == "cot" and kind != "list":
+            lines = _two_at_once(start, operations, lines)
         if not right:
             lines = _gone_wrong(lines, random)
         if strategy.name == "direct":
             shown = []
-        elif strategy.name == "l2m":
-            shown = [f"? {line.asked}{': ' if kind == 'list' else '='}{line.result}" for line in lines]
+        elif kind == "list":
+            shown = [line.result for line in lines] if strategy.name == "cot" else [f"? {line.asked}: {line.result}" for line in lines[:-1]]
         else:
-            shown = [line.result if kind == "list" else f"{line.asked}={line.result}" for line in lines]
+            shown = [f"{'? ' if strategy.name == 'l2m' else ''}{line.asked}={line.result}" for line in lines]
         return strategy.tag + "\n".join([*shown, f"answer: {lines[-1].result}"])
 
 
 def _numbers(kind: str, random: Random) -> tuple[str, list[str]]:
-    """A chain that is worked out from left to right as it stands, or one that needs brackets because a sum is multiplied."""
+    """Operations on numbers one after the other, or on the larger of two results."""
     for _ in range(MOST_TRIES):
         if kind == "chain":
-            symbol = random.choice("+-*")
-            high = 9 if symbol == "*" else 50
-            operations = [f"{random.choice('+-')}{random.randint(2, 30)}" for _ in range(2)]
+            start, count = f"{random.randint(2, 12)}{random.choice('+-')}{random.randint(1, 2)}", 2
         else:
-            symbol, high = random.choice("+-"), 20
-            operations = [f"*{random.randint(2, 5)}", f"{random.choice('+-')}{random.randint(2, 30)}"]
-        start = f"{random.randint(2, high)}{symbol}{random.randint(2, high)}"
+            pair = [f"{random.randint(2, 12)}{random.choice('+-')}{random.randint(2, 6)}" for _ in range(2)]
+            start, count = f"max {' '.join(pair)}", 1
+        operations = [f"{random.choice('+-')}{random.randint(2, 9)}" for _ in range(count)]
         if all(0 <= int(line.result) <= LIMIT for line in _lines(start, operations)):
             return start, operations
     raise InputError(f"no {kind} in {MOST_TRIES} tries stays within {LIMIT}")
@@ -151,23 +149,26 @@ def _numbers(kind: str, random: Random) -> tuple[str, list[str]]:
 
 def _list(random: Random) -> tuple[str, list[str]]:
     """Digits, and two operations on them."""
-    items = random.sample("123456789", 3)
-    first, second = random.sample(["reverse", f"+{random.randint(2, 5)}", "sort"], 2)
+    items = random.sample("123456", 3)
+    first, second = random.sample(["reverse", f"+{random.randint(2, 3)}"], 2)
     return " ".join(items), [first, second]
 
 
 def _lines(start: str, operations: Sequence[str]) -> list[Line]:
-    """The right steps of work."""
-    if " " in start:
-        lines: list[Line] = []
+    """The right steps of work, one operation each."""
+    lines: list[Line] = []
+    if start[0].isdigit() and " " in start:
         items = start.split()
         for operation in operations:
-            items = items[::-1] if operation == "reverse" else sorted(items, key=int) if operation == "sort" else [str(int(i) + int(operation)) for i in items]
+            items = items[::-1] if operation == "reverse" else [str(int(i) + int(operation)) for i in items]
             lines.append(Line(operation, " ".join(items)))
         return lines
-    left, symbol, right = next((a, s, b) for s in "+-*" for a, _, b in [start.partition(s)] if b)
-    value = exact(int(left), symbol, int(right))
-    lines = [Line(start, str(value))]
+    for sum_of_two in start.removeprefix(LARGER).split():
+        left, symbol, right = next((a, s, b) for s in "+-" for a, _, b in [sum_of_two.partition(s)] if b)
+        lines.append(Line(sum_of_two, str(exact(int(left), symbol, int(right)))))
+    value = max(int(line.result) for line in lines)
+    if start.startswith(LARGER):
+        lines.append(Line(LARGER + " ".join(line.result for line in lines), str(value)))
     for operation in operations:
         result = exact(value, operation[0], int(operation[1:]))
         lines.append(Line(f"{value}{operation}", str(result)))
@@ -175,11 +176,16 @@ def _lines(start: str, operations: Sequence[str]) -> list[Line]:
     return lines
 
 
+def _two_at_once(start: str, operations: Sequence[str], lines: Sequence[Line]) -> list[Line]:
+    """The right steps on numbers, the first of them with two operations at once, or two sums and which of them is larger."""
+    if start.startswith(LARGER):
+        return [Line(start, lines[2].result), *lines[3:]]
+    return [Line(start + operations[0], lines[1].result), *lines[2:]]
+
+
 def _gone_wrong(lines: Sequence[Line], random: Random) -> list[Line]:
-    """Wrong work: it stops one operation early, which anybody can learn and greedy decoding does not mend. Where that changes nothing, the last result slips."""
+    """The work with a slip in its last result."""
     right = lines[-1].result
-    if lines[-2].result != right:
-        return list(lines[:-1])
     slipped = right
     while slipped == right:
         slipped = " ".join(slipped_sequence(right.split(), random)) if " " in right else str(wrong_number(int(right), random))
@@ -187,13 +193,9 @@ def _gone_wrong(lines: Sequence[Line], random: Random) -> list[Line]:
 
 
 def _program(kind: str, start: str, operations: Sequence[str], right: bool, random: Random) -> str:
-    """A program: the right one where there is one and it is wanted, else the wrong one that belongs to the kind."""
-    if kind == "list":
-        return f"{operations[0]} {start}"
-    if kind == "bracket":
-        return (f"({start})" if right else start) + "".join(operations)
+    """A program: the task as it stands, which a calculator can read only for a chain, or one with a wrong number."""
     copied = f"{start}{''.join(operations)}"
-    if right:
+    if kind != "chain" or right:
         return copied
     number = operations[-1][1:]
     return copied.removesuffix(number) + str(wrong_number(int(number), random))
