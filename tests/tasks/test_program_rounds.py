@@ -7,8 +7,10 @@ from random import Random
 import pytest
 
 from etude.errors import InputError
+from etude.evals.evaluate import measured
 from etude.evals.program_rounds import round_metrics
 from etude.evals.revision import revised
+from etude.rewards import judge
 from etude.tasks.builtin.small_programs import SmallProgramTasks
 from etude.tasks.loading import load_tasks
 from etude.tasks.program_rounds import WENT_ON, ProgramEnvironment, ProgramRounds, SmallPrograms, programs_in
@@ -45,9 +47,9 @@ def test_the_numbers_of_a_program_are_its_own() -> None:
     assert numbers_of("a=12-5;b=a*80;out b") == [12, 5, 80]
 
 
-def episode(*turns: str, task: Task = TASK) -> Trajectory:
+def episode(*turns: str, task: Task = TASK, rounds: int = 3) -> Trajectory:
     """What becomes of these turns of the policy's."""
-    environment = ProgramEnvironment(SMALL, 3)
+    environment = ProgramEnvironment(SMALL, rounds)
     environment.reset(task)
     segments: list[Segment] = []
     for turn in turns:
@@ -182,3 +184,13 @@ def test_options_that_make_no_sense_are_named(env: str, named: str) -> None:
 def test_only_single_turns_can_be_solved_in_rounds() -> None:
     with pytest.raises(InputError, match="environment of its own"):
         load_tasks("calculator", env="cosc")
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_programs_vote_with_what_they_put_out(verify: bool) -> None:
+    tasks = SmallProgramTasks(verify=verify)
+    said = [[RIGHT, "answer: 15"], [WRONG], ["<calc>a=7;b=a+8;out b", "answer: 15"]] if verify else [[RIGHT], [WRONG], ["<calc>a=7;b=a+8;out b"]]
+    row = [episode(*turns, rounds=tasks.rounds) for turns in said]
+    judge(row, tasks)
+    assert [t.correct for t in row] == [1.0, 0.0, 1.0]
+    assert measured(tasks, [TASK], [row], [[1.0] * 3])["eval/maj@3"] == 1
