@@ -23,6 +23,11 @@ from etude.rewards.improvement import StepReturn, scaled, step_return
         ("better", 0.4, 0.4, 0.0),
         ("better", 1.0, 1.0, 1.0),
         ("better", 1.0, 0.9, 0.0),
+        ("progress", None, 0.4, 0.4),
+        ("progress", 0.4, 0.5, 1.0),
+        ("progress", 0.4, 0.4, 0.0),
+        ("progress", 1.0, 1.0, 1.0),
+        ("progress", 1.0, 0.9, 0.0),
     ],
 )
 def test_what_a_step_is_worth(form: StepReturn, before: float | None, now: float, earned: float) -> None:

@@ -64,6 +64,43 @@ def test_lessons_show_first_attempts_that_miss_and_steps_of_which_half_are_for_t
     assert sum(left) / len(left) == pytest.approx(0.5, abs=0.2)
 
 
+def test_with_moves_a_step_says_which_way_it_goes_and_lessons_go_either_way_equally_often() -> None:
+    school, said, towards, left, shown_as_steps = SubsetTarget(lessons=True, moves=True), Counter(), [], [], []
+    for i in range(900):
+        task = school.train_task(0, i)
+        text = school.demonstration(task, 0)
+        assert text is not None
+        if len(task.messages) == 1:
+            assert text.startswith("answer: "), "a first attempt has nothing to move from"
+            continue
+        asked, before, after = task.messages[-1].content, school.gap(task, task.messages[1].content), school.gap(task, text)
+        assert before is not None
+        assert after is not None
+        name, change = text.splitlines()[0], before - after
+        assert name == ("+" if change > 0 else "-" if change < 0 else "=")
+        assert school.verify(task, text)["format"] == 1.0
+        said[name] += 1
+        shown_as_steps.append(task.messages[1].content[0] in "+-=")
+        digits = [t.splitlines()[-1].removeprefix("answer: ") for t in (task.messages[1].content, text)]
+        turned = sum(a != b for a, b in zip(*digits, strict=True))
+        if asked.startswith("check") and not before:
+            left.append(turned == 0)
+        elif asked.startswith("check"):
+            assert turned == 1
+            towards.append(change * before > 0)
+    assert sum(towards) / len(towards) == pytest.approx(0.5, abs=0.1)
+    assert sum(left) / len(left) == pytest.approx(0.5, abs=0.2)
+    assert sum(shown_as_steps) / len(shown_as_steps) == pytest.approx(0.5, abs=0.08)
+    assert said["="] <= sum(left) + 2, "hardly anything but a right attempt is left as it is"
+
+
+def test_a_move_is_not_graded_and_has_room() -> None:
+    plain, moves = SubsetTarget(numbers=4), SubsetTarget(numbers=4, moves=True)
+    assert moves.verify(TASK, "-\nanswer: 1010") == plain.verify(TASK, "answer: 1010")
+    assert moves.feedback(TASK, "+\nanswer: 1000") == "gap +015"
+    assert moves.max_new_tokens == plain.max_new_tokens + 2
+
+
 def test_what_is_asked_for_must_make_sense(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sums of three digits"):
         SubsetTarget(numbers=11, high=99)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-StepReturn = Literal["quality", "improvement", "better"]
-"""quality: how good the new attempt is. improvement: by how much it is better than the one before, at least 0. better: 1 if it is right, 1/2 if it is only better, else 0."""
+StepReturn = Literal["quality", "improvement", "better", "progress"]
+"""quality: how good the new attempt is. improvement: by how much it is better than the one before, at least 0. better: 1 if it is right, 1/2 if it is only better, else 0.
+progress: 1 if it is right or better, else 0."""
 RIGHT = 1 - 1e-9
 """A quality from which nothing is left to improve."""
 
@@ -22,6 +23,8 @@ def step_return(quality: float, before: float | None, form: StepReturn) -> float
         if quality >= RIGHT:
             return 1.0
         return 0.5 * quality if before is None else 0.5 * (quality > before)
+    if form == "progress" and before is not None:
+        return float(quality >= RIGHT or quality > before)
     if form == "improvement" and before is not None:
         return min(1.0, max(0.0, quality - before))
     return quality

@@ -23,7 +23,10 @@ FIRST = 0.25
 BEGUN_RIGHT = 0.25
 """Of the lessons in improving, the share that begins from a right attempt, which half of them leave as it is."""
 CHANGED: Mapping[Mode, tuple[int, int]] = {"improve": (1, 2), "diverge": (2, 4)}
-"""How many digits a lesson's step turns over, at least and at most."""
+"""How many digits a lesson's step turns over, at least and at most. With `moves` a step of improvement turns one."""
+
+MOVES = ("=\n", "+\n", "-\n")
+"""What a step says: the sum stays, grows, shrinks (by the sign of its change, as an index)."""
 
 
 class SubsetTarget(GeneratedTaskSet):
@@ -37,6 +40,9 @@ class SubsetTarget(GeneratedTaskSet):
     lessons: training tasks are a short school instead, to be imitated: first attempts that miss, and steps from an attempt that turn a few digits over, half of them for the
     worse, after the requests of `etude.tasks.iterates` in their short form. A right attempt is left alone every other time. Whoever has gone to it knows the form of a step
     and takes steps at random.
+    moves: a step says first which way it changes the sum, in a line of its own: '+', '-', or '=' where it leaves the attempt alone. 'gap +005' -> '+', 'answer: 01011001'.
+    The line is not graded. Lessons then teach steps that do as they say, a single digit for an improvement, half of them in the direction of the gap and half against it:
+    what is left to learn is which way to go, and when to stop.
     """
 
     name = "subset-target"
@@ -46,13 +52,13 @@ class SubsetTarget(GeneratedTaskSet):
         "taken, 0 if not. If an attempt is followed by a gap, that is the wanted sum less the sum of the attempt."
     )
 
-    def __init__(self, *, numbers: int = 8, high: int = 30, lessons: bool = False, **options: Unpack[FamilyOptions]) -> None:
+    def __init__(self, *, numbers: int = 8, high: int = 30, lessons: bool = False, moves: bool = False, **options: Unpack[FamilyOptions]) -> None:
         super().__init__(**options)
         if numbers < 2 or not 2 <= high <= 99 or numbers * high > 999:
             raise InputError(f"numbers is {numbers}, high {high}; expected at least 2 each, high up to 99 and sums of three digits")
-        self.numbers, self.high, self.lessons = numbers, high, lessons
-        # The marker, a digit for each number, and the end.
-        self.max_new_tokens = numbers + 4
+        self.numbers, self.high, self.lessons, self.moves = numbers, high, lessons, moves
+        # The marker, a digit for each number, and the end; before them a move and the end of its line.
+        self.max_new_tokens = numbers + (6 if moves else 4)
 
     def draw(self, random: Random) -> Problem:
         given = [random.randint(1, self.high) for _ in range(self.numbers)]
@@ -106,21 +112,28 @@ class SubsetTarget(GeneratedTaskSet):
         if mode == "improve" and random.random() < BEGUN_RIGHT:
             shown = f"answer: {task.answer}"
             attempt = [int(digit) for digit in task.answer or ""]
+        if self.moves and random.random() < 0.5:
+            shown = random.choice(MOVES) + shown  # The attempt was a step itself.
         asked = begun_from(task, shown, REQUESTS["short"][mode], self.feedback(task, shown), author="lesson").opening
         step = self._step(task, attempt, mode, better=random.random() < 0.5, random=random)
-        return Task(task.id, asked, None, {**task.info, "lesson": f"answer: {written(step)}"})
+        said = move(task.info["numbers"], attempt, step) if self.moves else ""
+        return Task(task.id, asked, None, {**task.info, "lesson": f"{said}answer: {written(step)}"})
 
     def _step(self, task: Task, attempt: list[int], mode: Mode, *, better: bool, random: Random) -> list[int]:
-        """An attempt with some digits turned over, so that it misses by less, or by no less; where no such change is found, any. A right one is best left."""
+        """An attempt with some digits turned over, so that it misses by less, or by no less; where no such change is found, any. A right one is best left.
+
+        With `moves` its sum goes up or down, in the direction of the gap, or against it.
+        """
         given, target = task.info["numbers"], task.info["target"]
-        before = abs(target - total(given, attempt))
-        if better and not before and mode == "improve":
+        gap = target - total(given, attempt)
+        if better and not gap and mode == "improve":
             return attempt
-        least, most = CHANGED[mode]
+        least, most = (1, 1) if self.moves and mode == "improve" else CHANGED[mode]
         step = attempt
         for _ in range(MOST_TRIES):
             step = turned_over(attempt, min(self.numbers, random.randint(least, most)), random)
-            if (abs(target - total(given, step)) < before) == better:
+            left = target - total(given, step)
+            if left != gap and (not gap or ((gap - left) * gap > 0) == better) if self.moves else (abs(left) < abs(gap)) == better:
                 break
         return step
 
@@ -128,6 +141,12 @@ class SubsetTarget(GeneratedTaskSet):
 def total(given: list[int], taken: list[int]) -> int:
     """The sum of the numbers that are taken."""
     return sum(n * digit for n, digit in zip(given, taken, strict=True))
+
+
+def move(given: list[int], before: list[int], after: list[int]) -> str:
+    """The line that says which way a step changes the sum."""
+    change = total(given, after) - total(given, before)
+    return MOVES[(change > 0) - (change < 0)]
 
 
 def written(taken: list[int]) -> str:
