@@ -134,6 +134,9 @@ def test_lessons_go_wrong_as_often_as_said_and_see_it() -> None:
     assert tasks.check(TASK, "a=12+5;b=a+8;out b") == ("12 5 8 ok\n5-5=0 ok", True)
     assert tasks.check(TASK, "a=12-5;b=a-8;out b") == ("12 5 8 ok\n- 5 no", False)
     assert tasks.check(TASK, "a=12-5;b=a+9;out b") == ("12 5 9 no\n6-5=1 no", False)
+    seldom = SmallProgramTasks(wrong_first=1.0, wrong_again=0.1)
+    given = [seldom.conversation(seldom.train_task(0, i), 0) for i in range(300)]
+    assert sum(len([m for m in c if m.role == "tool"]) == 3 for c in given) / 300 == pytest.approx(0.1, abs=0.05)
     told = [tasks._wrong_program(TASK, Random(i)) for i in range(50)]
     assert tasks.program(TASK) not in told
 

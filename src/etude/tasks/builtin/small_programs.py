@@ -30,8 +30,6 @@ from etude.types import Message, Task, Trajectory
 FIRST = {"+": ", buys {n}", "-": ", loses {n}", "?": ", buys or loses {n}"}
 SECOND = {"+": " and finds {n}", "-": " and gives away {n}", "?": " and finds or loses {n}"}
 """What happens first and second; `?` is what might be either."""
-AGAIN = 1 / 3
-"""Of the lessons whose first program is wrong, the share whose second one is wrong too."""
 _NAMES = ("tom", "ana", "kim", "lee")
 _THINGS = ("apples", "pens", "coins", "books")
 
@@ -40,8 +38,8 @@ class SmallProgramTasks(GeneratedTaskSet):
     """Two or three operations a story, each a statement of the program.
 
     high: largest number. factor_high: largest factor. vague: share of the happenings that are told as one of two. wrong_first: share of the lessons that begin with a wrong
-    program, of which a third goes on to another wrong one. rounds: programs of an episode at most. verify: without it an episode is one program, and its output the
-    answer: what remains when nothing is checked; its lessons are right programs.
+    program. wrong_again: of these, the share that goes on to another wrong one. rounds: programs of an episode at most. verify: without it an episode is one program, and
+    its output the answer: what remains when nothing is checked; its lessons are right programs.
     """
 
     name = "small-programs"
@@ -58,6 +56,7 @@ class SmallProgramTasks(GeneratedTaskSet):
         factor_high: int = 6,
         vague: float = 0.4,
         wrong_first: float = 0.3,
+        wrong_again: float = 1 / 3,
         rounds: int = 3,
         verify: bool = True,
         **options: Unpack[FamilyOptions],
@@ -65,9 +64,10 @@ class SmallProgramTasks(GeneratedTaskSet):
         super().__init__(**options)
         if high < 6 or factor_high < 2:
             raise InputError(f"high is {high}, factor_high {factor_high}; expected at least 6 and 2")
-        if not (0 <= vague <= 1 and 0 <= wrong_first <= 1):
-            raise InputError(f"vague is {vague}, wrong_first {wrong_first}; expected shares in [0, 1]")
-        self.high, self.factor_high, self.vague, self.wrong_first = high, factor_high, vague, wrong_first
+        for name, share in {"vague": vague, "wrong_first": wrong_first, "wrong_again": wrong_again}.items():
+            if not 0 <= share <= 1:
+                raise InputError(f"{name} is {share}; expected a share in [0, 1]")
+        self.high, self.factor_high, self.vague, self.wrong_first, self.wrong_again = high, factor_high, vague, wrong_first, wrong_again
         self.rounds, self.verifying = checked_rounds(rounds, verify), verify
         self.language = SmallPrograms()
         self.max_turns = self.rounds + 1 if verify else 1
@@ -112,7 +112,7 @@ class SmallProgramTasks(GeneratedTaskSet):
             return [*task.messages, Message("assistant", self.demonstration(task, seed) or "")]
         random = Random(f"{task.id}/conversation/{seed}")
         wrong = 0
-        while wrong < self.rounds - 1 and random.random() < (AGAIN if wrong else self.wrong_first):
+        while wrong < self.rounds - 1 and random.random() < (self.wrong_again if wrong else self.wrong_first):
             wrong += 1
         programs: list[str] = []
         while len(programs) < wrong:
