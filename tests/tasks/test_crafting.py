@@ -7,11 +7,12 @@ from random import Random
 
 import pytest
 
+from etude.curation.splices import SHORT
 from etude.errors import InputError
 from etude.evals.loops import revision_delays, run_length
 from etude.models.language import LanguageModel
 from etude.tasks.begun import Begun, begun_after, play
-from etude.tasks.builtin.crafting import ITEMS, Crafting, World
+from etude.tasks.builtin.crafting import ITEMS, THOUGHTS, Crafting, World
 from etude.tasks.first_error import FLAWLESS
 from etude.types import Message, Segment, StartingPoint, Task, Trajectory
 
@@ -56,6 +57,37 @@ def test_a_state_is_gone_back_to() -> None:
 def test_shallow_tasks_take_six_steps() -> None:
     for world, lengths in ((Crafting(shallow=True), {6}), (Crafting(), {6, 8})):
         assert {len(world.played(world.train_task(0, i), Random(i), 0.0)) for i in range(20)} == lengths
+
+
+def test_directions_are_what_an_expert_does_who_does_not_err() -> None:
+    world = Crafting(directions=True)
+    for task in (world.train_task(0, i) for i in range(20)):
+        steps, useless = task.prompt.removeprefix(f"make {task.answer}: ").split("; ")
+        played = world.played(task, Random(0), 0.0)
+        assert steps == ", ".join(f"{number} {action}" for number, (action, _) in enumerate(played, 1))
+        assert [said for _, said in played] == [*(str(number) for number in range(2, len(played) + 1)), None]
+        made, *parts = useless.replace(" from", "").split()
+        assert task.info["recipes"][made] == parts
+        assert not {made, *parts}.intersection(steps.split())
+    # The tasks are those of the world without directions: only what is said of them differs.
+    assert world.train_task(0, 0).info == {**Crafting().train_task(0, 0).info, "numbered": True}
+
+
+def test_a_world_with_directions_says_which_is_the_next() -> None:
+    world = World(replace(TASK, info={**TASK.info, "numbered": True}))
+    said = [world.act(a) for a in ["make a", "take c", "take b", "take y", "count", "hm, no", "take d", "make g", "make a", "make g", "answer: g"]]
+    assert said == ["error 1", "2", "2", "2", "b c y", "ok", "3", "error 3", "5", "6", "6"]
+
+
+def test_experts_think_in_words_that_the_method_changes_its_mind_with() -> None:
+    assert THOUGHTS == SHORT
+    world = Crafting(thoughts=0.2, slips=0.1)
+    played = [turn for i in range(100) for turn in world.played(world.train_task(0, i), Random(i), 0.1)]
+    thoughts = [said for action, said in played if action in SHORT]
+    assert set(thoughts) <= {"ok", None}
+    assert 0.05 < len(thoughts) / len(played) < 0.3
+    with pytest.raises(InputError, match="thoughts is 2"):
+        Crafting(thoughts=2)
 
 
 def test_experts_err_and_then_repeat_themselves() -> None:

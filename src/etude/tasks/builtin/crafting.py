@@ -6,7 +6,7 @@ agent has to learn here is to stop doing what does not work. The demonstrations 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from random import Random
 from typing import Any, Unpack
@@ -25,6 +25,8 @@ OK, CANNOT = "ok", "error"
 """What the world says to a step that worked, and to one that did not."""
 THOUGHT = "hm"
 """A turn that begins like this changes nothing, and the world says `ok` to it."""
+THOUGHTS = ("hm, no", "hm, not so", "hm, wrong", "hm, other way", "hm, again", "hm, stop")
+"""What experts think: the short changes of mind of `etude.curation.splices`."""
 SHAPES = (
     (("a", "c", "d"), ("g", "a", "b")),
     (("a", "c", "d"), ("b", "e", "f"), ("g", "a", "b")),
@@ -43,8 +45,12 @@ class Crafting(GeneratedTaskSet):
 
     One of the recipes is of no use. The others, two or three, stand in an order in which they can be followed. shuffled: in any order; shallow: always two, which makes
     six steps.
+    directions: in place of the recipes that are needed, the prompt has the steps to the goal with their numbers, as a cookbook does, and the recipe that is of no use:
+    'make opa: 1 take tarn, 2 take rudo, 3 make vel, 4 take beki, 5 make opa, 6 answer: opa; suli from drok hani'. The world then says which step is the next: '2' in place
+    of `ok`, and 'error 2'. What is left to learn is to follow these, and what to do after an error.
     partial: an episode that runs out of turns is worth the share of things that it got of those it had to; otherwise nothing. slips: how often demonstrations err in a
-    turn. stuck: how often an expert whose step gave an error does the same again.
+    turn. stuck: how often an expert whose step gave an error does the same again. thoughts: how often they think in a turn, whatever came before it, in the words of
+    `etude.curation.splices.SHORT`: small models can't spell these without.
     lessons: share of training tasks that ask whether a step of such an episode was good, in the form `etude.tasks.step_judging.SHORT`; for imitation alone.
     lesson_noise: share of lessons that say the opposite.
     """
@@ -62,7 +68,9 @@ class Crafting(GeneratedTaskSet):
         partial: bool = False,
         shuffled: bool = False,
         shallow: bool = False,
+        directions: bool = False,
         stuck: float = 0.9,
+        thoughts: float = 0.0,
         lessons: float = 0.0,
         lesson_noise: float = 0.15,
         **options: Unpack[FamilyOptions],
@@ -70,10 +78,11 @@ class Crafting(GeneratedTaskSet):
         super().__init__(**options)
         if turns < 10:
             raise InputError(f"turns is {turns}; expected at least 10, which the longest tasks take with two to spare")
-        for name, share in {"stuck": stuck, "lessons": lessons, "lesson_noise": lesson_noise}.items():
+        for name, share in {"stuck": stuck, "thoughts": thoughts, "lessons": lessons, "lesson_noise": lesson_noise}.items():
             if not 0 <= share <= 1:
                 raise InputError(f"{name} is {share:g}; expected a share in [0, 1]")
-        self.partial, self.shuffled, self.shallow, self.stuck, self.lessons, self.lesson_noise = partial, shuffled, shallow, stuck, lessons, lesson_noise
+        self.partial, self.shuffled, self.shallow, self.directions = partial, shuffled, shallow, directions
+        self.stuck, self.thoughts, self.lessons, self.lesson_noise = stuck, thoughts, lessons, lesson_noise
         self.max_turns = turns
         self.max_new_tokens = 20
 
@@ -84,9 +93,14 @@ class Crafting(GeneratedTaskSet):
             random.shuffle(shape)
         shape.insert(random.randint(0, len(shape)), ("x", "y", "z"))
         recipes = {names[made]: [names[part] for part in parts] for made, *parts in shape}
-        listed = ", ".join(f"{made} from {' '.join(parts)}" for made, parts in recipes.items())
-        prompt = f"make {names['g']}: {listed}"
-        return Problem(key=f"{self.name} {prompt}", prompt=prompt, answer=names["g"], info={"goal": names["g"], "recipes": recipes})
+        listed = [f"{made} from {' '.join(parts)}" for made, parts in recipes.items()]
+        problem = prompt = f"make {names['g']}: {', '.join(listed)}"
+        if self.directions:
+            steps = [*(_step(item, recipes) for item in missing(names["g"], recipes, held=())), f"answer: {names['g']}"]
+            useless = next(recipe for recipe in listed if recipe.startswith(f"{names['x']} "))
+            prompt = f"make {names['g']}: {', '.join(f'{number} {step}' for number, step in enumerate(steps, 1))}; {useless}"
+        info = {"goal": names["g"], "recipes": recipes} | ({"numbered": True} if self.directions else {})
+        return Problem(key=f"{self.name} {problem}", prompt=prompt, answer=names["g"], info=info)
 
     def train_task(self, seed: int, index: int) -> Task:
         random = Random(f"{self.name}/lesson/{seed}/{index}")
@@ -125,15 +139,19 @@ class Crafting(GeneratedTaskSet):
     def played(self, task: Task, random: Random, slips: float) -> list[tuple[str, str | None]]:
         """An episode of the expert: each action with what the world said, None to the last one."""
         world, episode = World(task), list[tuple[str, str | None]]()
-        action = f"answer: {world.goal}" if random.random() < self.direct else world.chosen(random, slips)
+        action = f"answer: {world.goal}" if random.random() < self.direct else self._chosen(world, random, slips)
         while True:
             said = world.act(action)
             over = world.done or len(episode) + 1 == self.max_turns
             episode.append((action, None if over else said))
             if over:
                 return episode
-            if said != CANNOT or random.random() >= self.stuck:
-                action = world.chosen(random, slips)
+            if not said.startswith(CANNOT) or random.random() >= self.stuck:
+                action = self._chosen(world, random, slips)
+
+    def _chosen(self, world: World, random: Random, slips: float) -> str:
+        """A thought, or what the expert does next."""
+        return random.choice(THOUGHTS) if self.thoughts and random.random() < self.thoughts else world.chosen(random, slips)
 
     def _lesson(self, random: Random, name: str) -> Task:
         """A step of an expert's episode and what to say of it: g, b or u."""
@@ -152,18 +170,41 @@ class Crafting(GeneratedTaskSet):
         return Task(name, step_question(SHORT, task.prompt, steps[:-1], steps[-1]), None, {"lesson": verdict})
 
 
+def missing(item: str, recipes: Recipes, held: Collection[str]) -> list[str]:
+    """What is still needed for an item by who holds something, ingredients first; the item itself last."""
+    if item in held:
+        return []
+    before = [needed for part in recipes.get(item, ()) for needed in missing(part, recipes, held)]
+    return [*dict.fromkeys(before), item]
+
+
+def _step(item: str, recipes: Recipes) -> str:
+    """The action that brings an item."""
+    return f"{'make' if item in recipes else 'take'} {item}"
+
+
 class World:
     """What is held, and what each action does."""
 
     def __init__(self, task: Task) -> None:
         self.goal: str = task.info["goal"]
         self.recipes: Recipes = task.info["recipes"]
+        self.numbered: bool = task.info.get("numbered", False)
         self.base = sorted({part for parts in self.recipes.values() for part in parts} - set(self.recipes))
         self.held: set[str] = set()
         self.done = False
+        self.all = self.missing()
 
     def act(self, text: str) -> str:
-        """Carry out an action, the last line of a text, and say what comes of it."""
+        """Carry out an action, the last line of a text, and say what comes of it: in a world with directions also which of them is the next."""
+        said = self._act(text)
+        if not self.numbered or said not in (OK, CANNOT) or text.strip().startswith(THOUGHT):
+            return said
+        left = self.missing()
+        number = str(self.all.index(left[0]) + 1 if left else len(self.all) + 1)
+        return number if said == OK else f"{said} {number}"
+
+    def _act(self, text: str) -> str:
         line = (text.strip().splitlines() or [""])[-1].strip()
         verb, _, item = line.partition(" ")
         if line.startswith(THOUGHT):
@@ -181,13 +222,9 @@ class World:
             return OK
         return CANNOT
 
-    def missing(self, item: str | None = None) -> list[str]:
-        """What is still needed for an item (default: the goal), ingredients first; the item itself last."""
-        wanted = self.goal if item is None else item
-        if wanted in self.held:
-            return []
-        before = [needed for part in self.recipes.get(wanted, ()) for needed in self.missing(part)]
-        return [*dict.fromkeys(before), wanted]
+    def missing(self) -> list[str]:
+        """What is still needed for the goal, ingredients first; the goal itself last."""
+        return missing(self.goal, self.recipes, self.held)
 
     def judged(self, text: str) -> str:
         """Whether an action would be good (g), bad (b) or neither (u), in the state of now."""
@@ -202,7 +239,7 @@ class World:
     def chosen(self, random: Random, slips: float) -> str:
         """The next action of an expert who errs with probability `slips`: it makes or hands in too early, takes what nobody needs, or looks at what it has."""
         needed = self.missing()
-        right = f"answer: {self.goal}" if not needed else f"{'make' if needed[0] in self.recipes else 'take'} {needed[0]}"
+        right = f"answer: {self.goal}" if not needed else _step(needed[0], self.recipes)
         if random.random() >= slips:
             return right
         early = [f"make {item}" for item in needed[1:] if item in self.recipes]
