@@ -47,7 +47,7 @@ class Crafting(GeneratedTaskSet):
     six steps.
     directions: in place of the recipes that are needed, the prompt has the steps to the goal with their numbers, as a cookbook does, and the recipe that is of no use:
     'make opa: 1 take tarn, 2 take rudo, 3 make vel, 4 take beki, 5 make opa, 6 answer: opa; suli from drok hani'. The world then says which step is the next: '2' in place
-    of `ok`, and 'error 2'. What is left to learn is to follow these, and what to do after an error.
+    of `ok`, to a thought as well, and 'error 2'. What is left to learn is to follow these, and what to do after an error.
     partial: an episode that runs out of turns is worth the share of things that it got of those it had to; otherwise nothing. slips: how often demonstrations err in a
     turn. stuck: how often an expert whose step gave an error does the same again. thoughts: how often they think in a turn, whatever came before it, in the words of
     `etude.curation.splices.SHORT`: small models can't spell these without.
@@ -198,7 +198,7 @@ class World:
     def act(self, text: str) -> str:
         """Carry out an action, the last line of a text, and say what comes of it: in a world with directions also which of them is the next."""
         said = self._act(text)
-        if not self.numbered or said not in (OK, CANNOT) or text.strip().startswith(THOUGHT):
+        if not self.numbered or said not in (OK, CANNOT):
             return said
         left = self.missing()
         number = str(self.all.index(left[0]) + 1 if left else len(self.all) + 1)
