@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from etude.curation import Turn, continuation, contrasting, spliced_conversation
-from etude.curation.splices import SHORT, STANDARD, reflections_named, shared
+from etude.curation.splices import shared
 from etude.errors import InputError
+from etude.tasks.reflections import SHORT, STANDARD, reflections_named
 from etude.types import Message
 
 OK, NO = (Message("user", "ok"),), (Message("user", "no"),)

@@ -7,13 +7,13 @@ from random import Random
 
 import pytest
 
-from etude.curation.splices import SHORT
 from etude.errors import InputError
 from etude.evals.loops import revision_delays, run_length
 from etude.models.language import LanguageModel
 from etude.tasks.begun import Begun, begun_after, play
-from etude.tasks.builtin.crafting import ITEMS, THOUGHTS, Crafting, World
+from etude.tasks.builtin.crafting import ITEMS, Crafting, World
 from etude.tasks.first_error import FLAWLESS
+from etude.tasks.reflections import SHORT
 from etude.types import Message, Segment, StartingPoint, Task, Trajectory
 
 TASK = Task(
@@ -80,7 +80,6 @@ def test_a_world_with_directions_says_which_is_the_next() -> None:
 
 
 def test_experts_think_in_words_that_the_method_changes_its_mind_with() -> None:
-    assert THOUGHTS == SHORT
     world = Crafting(thoughts=0.2, slips=0.1)
     played = [turn for i in range(100) for turn in world.played(world.train_task(0, i), Random(i), 0.1)]
     thoughts = [said for action, said in played if action in SHORT]

@@ -19,7 +19,7 @@ from etude.models.sampling import SamplingParams, stream_key
 from etude.rewards import judge
 from etude.rollouts import EpisodeRequest, run_episodes
 from etude.tasks.base import TaskSet
-from etude.tasks.revisions import ANSWERS
+from etude.tasks.revisions import answer_of
 from etude.types import Metrics, Task, Trajectory, mean
 
 
@@ -105,7 +105,7 @@ def measured(task_set: TaskSet, tasks: Sequence[Task], rows: Sequence[Sequence[T
     metrics = summarise(
         task_ids=[t.id for t in tasks],
         correct=[[t.correct for t in row] for row in rows],
-        answers=[[_answer(t, task_set) for t in row] for row in rows],
+        answers=[[answer_of(t, task_set.answer_in) for t in row] for row in rows],
         lengths=lengths,
         formats=[[t.rewards["format"] for t in row] for row in rows] if all("format" in t.rewards for t in flat) else None,
     )
@@ -114,9 +114,3 @@ def measured(task_set: TaskSet, tasks: Sequence[Task], rows: Sequence[Sequence[T
     metrics |= {f"eval/{name}": value for name, value in of_kinds.items()}
     metrics["eval/truncated"] = mean([float(t.stop_reason == "length") for t in flat])
     return metrics
-
-
-def _answer(attempt: Trajectory, task_set: TaskSet) -> str | None:
-    """What a judged attempt answers: what its judge read, where that is more than a text shows (the output of a program), else what its last text says."""
-    read = attempt.tags.get(ANSWERS)
-    return read[-1] if read else task_set.answer_in(attempt.last_text)

@@ -30,6 +30,7 @@ from etude.tasks.answers import final_answer, normalise
 from etude.tasks.base import TaskSet, prompt_key
 from etude.tasks.jsonl import JsonlTaskSet
 from etude.tasks.loading import load_tasks, names_tool
+from etude.tasks.revisions import answer_of
 from etude.tasks.unlabelled import PartlyLabelled
 from etude.types import Group, Metrics, Task, Trajectory, mean, trajectories_of
 
@@ -159,7 +160,7 @@ def reading_of(step: int, groups: Sequence[Group], answer_in: Callable[[str], st
     attempts = trajectories_of(groups)
     accuracy = tuple(_known_mean([t.rewards["correct"] for t in g.trajectories]) for g in groups)
     proxy = tuple(_known_mean([t.reward for t in g.trajectories]) for g in groups)
-    given = Counter(normalise(answer) for t in attempts if (answer := answer_in(t.last_text)) is not None)
+    given = Counter(normalise(answer) for t in attempts if (answer := answer_of(t, answer_in)) is not None)
     answers = tuple((answer, count / len(attempts)) for answer, count in given.most_common(KEPT_ANSWERS))
     rewards = [t.reward for t in attempts if math.isfinite(t.reward)]
     samples = max((len(g) for g in groups), default=0)

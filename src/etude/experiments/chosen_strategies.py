@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from etude.errors import InputError
-from etude.evals.measures import Area, AtBudget, First
+from etude.evals.measures import AtBudget, First
 from etude.experiments.imitate_first import imitate_first
 
 MEASURES = (
@@ -20,14 +20,13 @@ MEASURES = (
 def chosen_strategies(seed: int, settings: Mapping[str, Any], budget: str) -> dict[str, float]:
     """Measures of a run of `settings["method"]` on `settings["tasks"]`, after `warm_steps` steps of imitation of `settings["warm_tasks"]`.
 
-    Each before (`_first`), as the mean over the budget (`_mean`) and at the end: what `etude.evals.strategies` measures of first attempts, the choice of strategy and the
-    vote over strategies; tries in turn with an oracle's stop (`retry_oracle_stop`), and their tokens. `generated`, `trained`: tokens of the run. What has no value is left
-    out.
+    Each before (`_first`) and at the end: what `etude.evals.strategies` measures of first attempts, the choice of strategy and the vote over strategies; tries in turn with an
+    oracle's stop (`retry_oracle_stop`), and their tokens. `generated`, `trained`: tokens of the run. What has no value is left out.
     """
     record = imitate_first(seed, settings, budget)
     found = {"generated": float(record.ledger.generated_tokens), "trained": float(record.ledger.trained_tokens)}
     for name in MEASURES:
-        for at, measure in {f"{name}_first": First(f"eval/{name}"), f"{name}_mean": Area(f"eval/{name}"), name: AtBudget(f"eval/{name}")}.items():
+        for at, measure in {f"{name}_first": First(f"eval/{name}"), name: AtBudget(f"eval/{name}")}.items():
             with suppress(InputError):
                 found[at] = measure(record)
     return {name: value for name, value in found.items() if isfinite(value)}

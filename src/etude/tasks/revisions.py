@@ -126,6 +126,13 @@ def given_attempts(task: Task) -> list[str]:
     return [m.content for m in task.start.messages if m.role == "assistant"] if task.start is not None else []
 
 
+def answer_of(trajectory: Trajectory, answer_in: Callable[[str], str | None]) -> str | None:
+    """The final answer of an episode, None where none could be read: the last in its tag ANSWERS, which may be no text of the policy's (the output of a program), else what
+    `answer_in` finds in its last text."""
+    answers = trajectory.tags.get(ANSWERS)
+    return answers[-1] if answers else answer_in(trajectory.last_text)
+
+
 def attempts_of(trajectory: Trajectory) -> list[str]:
     """All attempts of an episode in order, the given ones included."""
     return [*given_attempts(trajectory.task), *(s.text for s in trajectory.segments if s.author == "policy")]

@@ -21,7 +21,6 @@ from annotated_types import Gt, Le
 from etude.claim import Arm, Claim, Comparison, Precondition, reported_seeds
 from etude.config import AtLeastOne, Count, JudgeConfig, NonNegative, SamplerConfig
 from etude.curation import Turn, capped, continuation, contrasting, conversation_example, demonstrated, distinct, rewarded, spliced_conversation, with_origin
-from etude.curation.splices import reflections_named
 from etude.errors import InputError
 from etude.evals.evaluate import Evaluation
 from etude.evals.loops import actions_of, revision_delays, run_length
@@ -38,6 +37,7 @@ from etude.tasks.base import TaskSet
 from etude.tasks.begun import play
 from etude.tasks.first_error import FLAWLESS
 from etude.tasks.loading import load_tasks
+from etude.tasks.reflections import reflections_named
 from etude.tasks.step_judging import TakenStep
 from etude.types import Group, Message, Metrics, Task, Trajectory, mean, trajectories_of
 

@@ -16,6 +16,7 @@ from etude.tasks.answers import final_answer
 from etude.tasks.base import Environment, EnvironmentStep
 from etude.tasks.builtin.generated import FamilyOptions, GeneratedTaskSet, Problem
 from etude.tasks.first_error import FLAWLESS
+from etude.tasks.reflections import SHORT as CHANGES_OF_MIND
 from etude.tasks.step_judging import SHORT, TakenStep, step_question
 from etude.types import Message, Task
 
@@ -25,8 +26,6 @@ OK, CANNOT = "ok", "error"
 """What the world says to a step that worked, and to one that did not."""
 THOUGHT = "hm"
 """A turn that begins like this changes nothing, and the world says `ok` to it."""
-THOUGHTS = ("hm, no", "hm, not so", "hm, wrong", "hm, other way", "hm, again", "hm, stop")
-"""What experts think: the short changes of mind of `etude.curation.splices`."""
 SHAPES = (
     (("a", "c", "d"), ("g", "a", "b")),
     (("a", "c", "d"), ("b", "e", "f"), ("g", "a", "b")),
@@ -50,7 +49,7 @@ class Crafting(GeneratedTaskSet):
     of `ok`, to a thought as well, and 'error 2'. What is left to learn is to follow these, and what to do after an error.
     partial: an episode that runs out of turns is worth the share of things that it got of those it had to; otherwise nothing. slips: how often demonstrations err in a
     turn. stuck: how often an expert whose step gave an error does the same again. thoughts: how often they think in a turn, whatever came before it, in the words of
-    `etude.curation.splices.SHORT`: small models can't spell these without.
+    `etude.tasks.reflections.SHORT`: small models can't spell these without.
     lessons: share of training tasks that ask whether a step of such an episode was good, in the form `etude.tasks.step_judging.SHORT`; for imitation alone.
     lesson_noise: share of lessons that say the opposite.
     """
@@ -151,7 +150,7 @@ class Crafting(GeneratedTaskSet):
 
     def _chosen(self, world: World, random: Random, slips: float) -> str:
         """A thought, or what the expert does next."""
-        return random.choice(THOUGHTS) if self.thoughts and random.random() < self.thoughts else world.chosen(random, slips)
+        return random.choice(CHANGES_OF_MIND) if self.thoughts and random.random() < self.thoughts else world.chosen(random, slips)
 
     def _lesson(self, random: Random, name: str) -> Task:
         """A step of an expert's episode and what to say of it: g, b or u."""

@@ -24,9 +24,8 @@ BEGUN_RIGHT = 0.25
 """Of the lessons in improving, the share that begins from a right attempt, which half of them leave as it is."""
 CHANGED: Mapping[Mode, tuple[int, int]] = {"improve": (1, 2), "diverge": (2, 4)}
 """How many digits a lesson's step turns over, at least and at most. With `moves` a step of improvement turns one."""
-
 MOVES = ("=\n", "+\n", "-\n")
-"""What a step says: the sum stays, grows, shrinks (by the sign of its change, as an index)."""
+"""What a step says: the sum stays, grows, shrinks."""
 
 
 class SubsetTarget(GeneratedTaskSet):
@@ -132,10 +131,16 @@ class SubsetTarget(GeneratedTaskSet):
         step = attempt
         for _ in range(MOST_TRIES):
             step = turned_over(attempt, min(self.numbers, random.randint(least, most)), random)
-            left = target - total(given, step)
-            if left != gap and (not gap or ((gap - left) * gap > 0) == better) if self.moves else (abs(left) < abs(gap)) == better:
+            if self._wanted(gap, target - total(given, step), better):
                 break
         return step
+
+    def _wanted(self, gap: int, left: int, better: bool) -> bool:
+        """Whether a step from one gap to another is what a lesson wants to show."""
+        if not self.moves:
+            return (abs(left) < abs(gap)) == better
+        change = gap - left
+        return change != 0 and (gap == 0 or (change * gap > 0) == better)
 
 
 def total(given: list[int], taken: list[int]) -> int:
@@ -146,7 +151,8 @@ def total(given: list[int], taken: list[int]) -> int:
 def move(given: list[int], before: list[int], after: list[int]) -> str:
     """The line that says which way a step changes the sum."""
     change = total(given, after) - total(given, before)
-    return MOVES[(change > 0) - (change < 0)]
+    stays, grows, shrinks = MOVES
+    return grows if change > 0 else shrinks if change else stays
 
 
 def written(taken: list[int]) -> str:
