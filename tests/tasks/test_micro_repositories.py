@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sandbox.test_jail import needs_bwrap
 
+from etude.tasks.loading import load_tasks
 from etude.tasks.repos import micro_functions
 from etude.tasks.repos.micro import HIDDEN_TESTS, micro_tasks
 
@@ -28,4 +29,11 @@ def test_micro_repositories() -> None:
     assert HIDDEN_TESTS not in store.paths(solved)
     assert instance.visible
     assert instance.visible != instance.fail_to_pass
+    tasks.close()
+
+
+@needs_bwrap
+def test_they_are_tasks_like_a_bank_s() -> None:
+    tasks = load_tasks("repos:micro:turns=6,output=900")
+    assert (tasks.name, tasks.max_turns, len(tasks.held_out())) == ("micro", 6, 23)
     tasks.close()

@@ -17,7 +17,7 @@ from etude.models.scripted import ScriptedModel
 from etude.sandbox.jail import INSTALL
 from etude.tasks.options import settings_in
 from etude.tasks.repos.micro import NAME as MICRO
-from etude.tasks.repos.micro import micro_tasks
+from etude.tasks.repos.micro import repository_tasks
 from etude.tasks.repos.tasks import BANK, RepositoryTasks
 
 SCHEME = "agents:"
@@ -55,10 +55,7 @@ def open_coding_agents(spec: str, model: str, endpoint: EndpointConfig, *, seed:
             f"--tasks {spec}: there is no bank {Path(place).expanduser() / BANK}; expected a folder made by scripts/make_repo_bank.py, or {SCHEME}{MICRO}"
         )
     responder = None if _is_scripted(model) else open_responder(model, endpoint)
-    if place == MICRO:
-        tasks = micro_tasks(turns=options.turns, seconds=options.seconds)
-    else:
-        tasks = RepositoryTasks.from_bank(f"{place}:turns={options.turns},seconds={options.seconds}")
+    tasks = repository_tasks(f"{place}:turns={options.turns},seconds={options.seconds}")
     # A model that runs here answers one question after another.
     side_by_side = responder is None or is_endpoint(model)
     return CodingAgents(tasks, responder or _scripted(model, tasks, seed), options, asks_side_by_side=side_by_side)

@@ -19,7 +19,7 @@ KINDS = (
     "textworld:FILE.z8,FILE.z8 (or a folder) for text adventures, "
     "scienceworld:NAME,NAME for experiments in ScienceWorld, "
     "pictures for pictures to write as visual tokens, "
-    "repos:FOLDER or swebench:FILE.jsonl,CLONES for repositories with a fault, humaneval:FILE.jsonl for functions to write, "
+    "repos:FOLDER, repos:micro or swebench:FILE.jsonl,CLONES for repositories with a fault, humaneval:FILE.jsonl for functions to write, "
     "or file.py:Class for a TaskSet of your own"
 )
 
@@ -133,9 +133,9 @@ def _named(spec: str, *, judged_elsewhere: bool) -> TaskSet:
 
         return ScienceWorld.parse(spec.partition(":")[2])
     if spec.startswith("repos:"):
-        from etude.tasks.repos import RepositoryTasks
+        from etude.tasks.repos.micro import repository_tasks
 
-        return RepositoryTasks.from_bank(spec.removeprefix("repos:"))
+        return repository_tasks(spec.removeprefix("repos:"))
     if spec.startswith("swebench:"):
         from etude.tasks.repos import RepositoryTasks
 

@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from etude.sandbox.base import Limits
 from etude.sandbox.jail import JailSandbox
@@ -19,7 +20,7 @@ from etude.tasks.repos import micro_functions
 from etude.tasks.repos.faults import Fault, faults
 from etude.tasks.repos.instances import Instance
 from etude.tasks.repos.store import GitStore
-from etude.tasks.repos.tasks import RepositoryTasks
+from etude.tasks.repos.tasks import RepositoryTasks, with_options
 
 NAME = "micro"
 SEEN = 3
@@ -50,17 +51,25 @@ class MicroFault:
         return [i for i, (right, wrong) in enumerate(zip(self.right, self.wrong, strict=True)) if right != wrong]
 
 
-def micro_tasks(*, turns: int = 20, seconds: float = 10.0, workers: int = 0) -> RepositoryTasks:
+def repository_tasks(spec: str) -> RepositoryTasks:
+    """What stands behind `repos:`: `micro`, or a bank's folder, and perhaps `:option=value,...`. Raises InputError where it is neither."""
+    place, options = with_options(spec, f"--tasks repos:{spec}")
+    if place != NAME:
+        return RepositoryTasks.from_bank(spec)
+    return micro_tasks(**options)
+
+
+def micro_tasks(**options: Any) -> RepositoryTasks:
     """All of them as a task set: two thirds of the functions to practise on, the others held out. Raises InputError without git or bubblewrap."""
-    return _MicroTasks(turns=turns, seconds=seconds, workers=workers)
+    return _MicroTasks(**{"seconds": 10.0, **options})
 
 
 class _MicroTasks(RepositoryTasks):
-    def __init__(self, *, turns: int, seconds: float, workers: int) -> None:
+    def __init__(self, **options: Any) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="etude-micro-", ignore_cleanup_errors=True)
         store = GitStore(folder=Path(self._folder.name) / "micro.git")
         instances = _instances(store, micro_faults())
-        super().__init__(NAME, instances, {NAME: store.folder}, turns=turns, seconds=seconds, workers=workers)
+        super().__init__(NAME, instances, {NAME: store.folder}, **options)
 
     def close(self) -> None:
         super().close()

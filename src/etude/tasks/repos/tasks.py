@@ -79,30 +79,26 @@ class RepositoryTasks(FiniteTasks):
     @classmethod
     def from_bank(cls, spec: str) -> RepositoryTasks:
         """From `FOLDER` or `FOLDER:option=value,...`, a bank as `scripts/make_repo_bank.py` makes it."""
-        place, options = _with_options(spec, f"--tasks repos:{spec}")
+        place, options = with_options(spec, f"--tasks repos:{spec}")
         folder = Path(place).expanduser()
         if not (folder / BANK).is_file():
-            raise InputError(f"--tasks repos:{spec}: there is no {folder / BANK}; expected a folder made by scripts/make_repo_bank.py")
+            raise InputError(f"--tasks repos:{spec}: there is no {folder / BANK}; expected a folder made by scripts/make_repo_bank.py, or repos:micro")
         instances = read_instances(folder / BANK)
-        return cls._made(spec, f"repos-{folder.name}", instances, lambda instance: clone_of(folder / REPOSITORIES, instance), options)
+        return cls._made(f"repos-{folder.name}", instances, lambda instance: clone_of(folder / REPOSITORIES, instance), options)
 
     @classmethod
     def from_swebench(cls, spec: str) -> RepositoryTasks:
         """From `FILE.jsonl,CLONES` (and `:option=value,...`): a file in the format of SWE-bench, and a folder with clones of its repositories."""
-        place, options = _with_options(spec, f"--tasks swebench:{spec}")
+        place, options = with_options(spec, f"--tasks swebench:{spec}")
         file, comma, clones = place.partition(",")
         if not comma or not Path(file).expanduser().is_file() or not Path(clones).expanduser().is_dir():
             raise InputError(f"--tasks swebench:{spec}: expected FILE.jsonl,FOLDER: an existing file, and a folder with a git clone of each repository")
         path = Path(file).expanduser()
-        return cls._made(spec, path.stem, read_instances(path), lambda instance: clone_of(Path(clones).expanduser(), instance), options)
+        return cls._made(path.stem, read_instances(path), lambda instance: clone_of(Path(clones).expanduser(), instance), options)
 
     @classmethod
-    def _made(cls, spec: str, name: str, instances: Sequence[Instance], place: Callable[[Instance], Path], options: Mapping[str, Any]) -> RepositoryTasks:
-        sources = {instance.repo: place(instance) for instance in instances}
-        try:
-            return cls(name, instances, sources, **options)
-        except TypeError as error:
-            raise InputError(f"the tasks {spec} can't be made: {error}; expected numbers for options, for example turns=12,seconds=10") from error
+    def _made(cls, name: str, instances: Sequence[Instance], place: Callable[[Instance], Path], options: Mapping[str, Any]) -> RepositoryTasks:
+        return cls(name, instances, {instance.repo: place(instance) for instance in instances}, **options)
 
     def instance(self, task: Task) -> Instance:
         """What is behind a task: for verifiers and those who make tasks, never for whoever attempts or selects."""
@@ -199,9 +195,13 @@ def _task(instance: Instance, store: GitStore, start: str) -> Task:
     return Task(instance.id, (Message("user", "\n\n".join(parts)),), info={"instance": instance.id, "repo": instance.repo})
 
 
-def _with_options(spec: str, said: str) -> tuple[str, dict[str, object]]:
-    """What stands before the options, and the options."""
+def with_options(spec: str, said: str) -> tuple[str, dict[str, Any]]:
+    """What stands before the options, and the options. Raises InputError for unknown ones, and for what is no number."""
     place, colon, options = spec.rpartition(":")
     if not colon or "=" not in options:
         return spec, {}
-    return place, dict(settings_in(options, said, OPTIONS, example="turns=12,seconds=10"))
+    settings = settings_in(options, said, OPTIONS, example="turns=12,seconds=10")
+    for name, value in settings.items():
+        if not isinstance(value, (int, float)):
+            raise InputError(f"{said}: {name} is {value!r}; expected a number, as in turns=12,seconds=10")
+    return place, dict(settings)
