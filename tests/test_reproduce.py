@@ -141,10 +141,6 @@ def test_a_quick_check_of_a_baseline(capsys: pytest.CaptureFixture[str]) -> None
         write_result(result, CLAIMS)
 
 
-MEASURED_WITH = {"self-rewarding": "rest-mcts"}
-"""Methods without a claim of their own, and whose claim they are an arm of."""
-
-
 @pytest.mark.parametrize("slug", known_methods())
 def test_every_claim_can_be_run_at_its_full_size_and_reduced(slug: str) -> None:
     """Every arm's settings are options of its method, and every metric is one that claims can name."""
@@ -152,12 +148,7 @@ def test_every_claim_can_be_run_at_its_full_size_and_reduced(slug: str) -> None:
     from etude.evals.experiment import load_experiment
 
     claim = get_method(slug).card.claim
-    if claim is None:
-        # A baseline is measured in the claim of the method that it is a baseline of.
-        other = get_method(MEASURED_WITH[slug]).card.claim
-        assert other is not None
-        assert slug in {arm.settings.get("method") for arm in other.arms}
-        return
+    assert claim is not None
     for version in (claim, quick_version(claim)):
         if version.experiment is not None:
             load_experiment(version.experiment)

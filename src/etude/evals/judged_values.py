@@ -27,13 +27,13 @@ def agreement(rows: Sequence[tuple[str, float, float]]) -> Metrics:
 
 
 def told_apart(rows: Sequence[tuple[int, bool, float]]) -> float:
-    """Area under the curve of right against wrong steps at equal depth: how often a right step has the higher value, equal values counting half.
+    """Area under the curve of right against wrong ones of the same kind: how often the right one has the higher value, equal values counting half.
 
-    rows: a step's depth, whether it is right, and the value behind it. 0.5 is chance, which includes a value that says nothing but how far a solution has come. NaN where
-    no depth has steps of both kinds.
+    rows: the kind (a step's depth, an attempt's task), whether it is right, and its value. 0.5 is chance, which includes a value that says nothing but of which kind
+    something is. NaN where no kind has both right and wrong ones.
     """
-    at_depth: defaultdict[int, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-    for depth, right, value in rows:
-        at_depth[depth][right].append(value)
-    pairs = [(good > bad) + 0.5 * (good == bad) for wrong, right in at_depth.values() for good in right for bad in wrong]
+    of_kind: defaultdict[int, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+    for kind, right, value in rows:
+        of_kind[kind][right].append(value)
+    pairs = [(good > bad) + 0.5 * (good == bad) for wrong, right in of_kind.values() for good in right for bad in wrong]
     return sum(pairs) / len(pairs) if pairs else math.nan

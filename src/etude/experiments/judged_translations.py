@@ -13,6 +13,8 @@ from etude.errors import InputError
 from etude.evals.measures import AtBudget, Average, Final, First
 from etude.experiments.imitate_first import imitate_first
 
+LESSONS = "translation-judging:judging=0.85,noise=0.05,slips=0.18,qualities=0,held_out_tasks=100"
+"""What claims' starts imitate: judgements, a few of them noisy, and translations with the slips that the embedded model makes, of sentences of three words."""
 LATE = 0.25
 """Share of the run that counts as its end."""
 
@@ -22,7 +24,8 @@ def judged_translations(seed: int, settings: Mapping[str, Any], budget: str) -> 
 
     `pass_rate_first`, `pass_rate`: held-out translations with exactly the right meaning, before and at the end. Of methods that judge: `score_first`, `score`: mean
     score of the judged attempts in the first step and over the last quarter; `spearman_first`, `spearman`: rank correlation of the judge's scores with the quality of
-    planted candidates; `fakes_gain`: how much higher planted fakes score at the end; `tied`: share of pairs with equal scores in the first step; `in_form_first`.
+    planted candidates; `fakes_gain`: how much higher planted fakes score at the end; `tied`: share of pairs with equal scores in the first step; `in_form_first`. Of methods
+    that score without a reference: `told_apart_first`, `told_apart`: how often a right attempt at a task had a higher score than a wrong one, in the first and last round.
     All other settings are the run's.
     """
     record = imitate_first(seed, settings, budget)
@@ -35,6 +38,8 @@ def judged_translations(seed: int, settings: Mapping[str, Any], budget: str) -> 
         "fakes_gain": Final("judge_probe/bad_gain"),
         "tied": First("judge/tied"),
         "in_form_first": First("surface/in_form"),
+        "told_apart_first": First("score/told_apart"),
+        "told_apart": Final("score/told_apart"),
     }
     for name, measure in judged.items():
         # Other methods judge nothing.

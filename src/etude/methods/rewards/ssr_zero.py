@@ -28,6 +28,7 @@ from etude.evals.evaluate import Evaluation
 from etude.evals.judge_probe import judge_reading, judge_signs, planted
 from etude.evals.measures import Final
 from etude.evals.probe import Probe
+from etude.experiments.judged_translations import LESSONS
 from etude.method import State, register
 from etude.methods.rewards._judged import JudgedConfig, WithJudge
 from etude.models.sampling import stream_key
@@ -44,8 +45,6 @@ from etude.types import Group, Message, Metrics, Trajectory, mean, trajectories_
 
 SELF_JUDGED = {"method": "ssr-zero", "judge_tokens": 32}
 """Arms of the claim that are rewarded by their own judgements."""
-WARM_TASKS = "translation-judging:judging=0.85,noise=0.05,slips=0.18,qualities=0,held_out_tasks=100"
-"""What the claim's starts imitate: judgements, a few of them noisy, and translations with the slips that the embedded model makes, of sentences of three words."""
 
 
 @dataclass
@@ -109,7 +108,7 @@ class SSRZeroConfig(JudgedConfig):
         "taught to give digits that say nothing, they end at least 10 points lower, on as many generated and judged tokens.",
         arms=(
             Arm("ssr-zero", settings=SELF_JUDGED),
-            Arm("uninformative judge", settings={**SELF_JUDGED, "warm_tasks": f"{WARM_TASKS},shuffled=true"}),
+            Arm("uninformative judge", settings={**SELF_JUDGED, "warm_tasks": f"{LESSONS},shuffled=true"}),
             Arm("frozen judge", settings={**SELF_JUDGED, "judge": "frozen"}),
             Arm("truth", settings={"method": "grpo", "kl_coefficient": 0.001}),
         ),
@@ -122,7 +121,7 @@ class SSRZeroConfig(JudgedConfig):
             "eval_tasks": 96,
             "eval_samples": 4,
             "evaluate_every": 10,
-            "warm_tasks": WARM_TASKS,
+            "warm_tasks": LESSONS,
             "warm_steps": 260,
             "warm_tasks_per_step": 32,
             "warm_lr": 2e-3,

@@ -72,8 +72,13 @@ def action_in(text: str) -> Action:
     verb, _, argument = line.strip().partition(" ")
     if verb not in VERBS:
         got = f"{verb[:40]!r} is no action.{nearest(verb, VERBS, count=1)}" if verb else "this turn has no action."
-        raise InputError(f"{got} Expected one of {', '.join(VERBS)} between {OPEN} and {CLOSE}")
+        raise InputError(f"{got} Expected one of {', '.join(VERBS)} between {OPEN} and {CLOSE}, for example\n{shown('list')}")
     return Action(verb, argument.strip(), body)
+
+
+def shown(action: str) -> str:
+    """An action as a turn has to hold it."""
+    return f"{OPEN}\n{action}\n{CLOSE}"
 
 
 def carried_out(store: GitStore, tree: str, action: Action) -> tuple[str, str, str | None]:

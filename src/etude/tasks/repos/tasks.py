@@ -11,7 +11,7 @@ from etude.errors import InputError
 from etude.tasks.base import Environment
 from etude.tasks.finite import FiniteTasks
 from etude.tasks.options import settings_in
-from etude.tasks.repos.actions import CLOSE, INSTRUCTION
+from etude.tasks.repos.actions import CLOSE, INSTRUCTION, shown
 from etude.tasks.repos.environment import RepositoryEnvironment
 from etude.tasks.repos.instances import Instance, read_instances
 from etude.tasks.repos.lessons import solution_actions
@@ -192,6 +192,8 @@ def _task(instance: Instance, store: GitStore, start: str) -> Task:
         more = len(instance.visible) - MOST_VISIBLE
         named = [*instance.visible[:MOST_VISIBLE], *([f"and {more} more"] if more > 0 else [])]
         parts.append("Tests that fail now and should pass:\n" + "\n".join(named))
+    look = f"view {instance.visible[0].partition('::')[0]}" if instance.visible else "list"
+    parts.append(f"One action a turn. Look before you edit; a first turn could be\n{shown(look)}")
     return Task(instance.id, (Message("user", "\n\n".join(parts)),), info={"instance": instance.id, "repo": instance.repo})
 
 
