@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from walk_method import Walk, registered_walk
 
@@ -192,6 +193,19 @@ def test_a_failing_disk_is_said_without_a_traceback(monkeypatch: pytest.MonkeyPa
     assert capsys.readouterr().err == "error: [Errno 5] Input/output error: 'runs/x' (--debug shows where)\n"
     with pytest.raises(OSError, match="Input/output"):
         main(["list", "--debug"])
+
+
+def test_a_gpu_without_memory_is_said_without_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(given: list[str]) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee the documentation")
+
+    monkeypatch.setitem(etude.cli.COMMANDS, "list", fail)
+    assert main(["list"]) == 1
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert said.startswith("error: GPU memory ran out (CUDA out of memory. Tried to allocate 2 GiB.); lower --slots")
+    monkeypatch.setitem(etude.cli.COMMANDS, "list", lambda given: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["list"])
 
 
 def test_resuming_as_another_method_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.errors import EtudeError, InputError, nearest
+from etude.errors import EtudeError, InputError, first_line, nearest, ran_out_of_memory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             say("error: ", str(error), "bold red")
             return error.exit_code
+        except RuntimeError as error:
+            if debug or not ran_out_of_memory(error):
+                raise
+            relief = "lower --slots or --max-new-tokens, or load the model with --dtype bfloat16"
+            say("error: ", f"GPU memory ran out ({first_line(error)}); {relief}", "bold red")
+            return 1
         except OSError as error:  # A disk that fails is nothing that a traceback explains.
             if debug:
                 raise

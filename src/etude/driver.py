@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from etude.checkpoints import Checkpoint
 from etude.durable import clear_drafts
-from etude.errors import CheckpointError, EtudeError, InputError, LearnerLost, MissingExtra, NonFiniteError
+from etude.errors import CheckpointError, EtudeError, InputError, LearnerLost, MissingExtra, NonFiniteError, OutOfMemory, first_line, ran_out_of_memory
 from etude.ledger import Ledger, spent_units
 from etude.method import Method
 from etude.run import Run
@@ -45,8 +45,8 @@ def drive(method: Method, run: Run, *, display: Observer | None = None, resume: 
 
     resume: go on from the newest whole checkpoint, or from the start when there is none yet. A run that has ended already is left as it is, and its summary
     returned, unless its steps or budget were raised.
-    Raises what the method raised (NonFiniteError naming the step), after `result.json` is written; KeyboardInterrupt after a second signal;
-    InputError when another process drives this run, or when it has begun and `resume` is not set.
+    Raises what the method raised (NonFiniteError naming the step, OutOfMemory for a GPU that was too small), after `result.json` is written; KeyboardInterrupt after a
+    second signal; InputError when another process drives this run, or when it has begun and `resume` is not set.
     """
     with run.lock():
         checkpoint = _restore_run(run, resume)
@@ -176,6 +176,10 @@ class _Drive:
                     raise CheckpointError(f"the disk is full at {message}") from error
                 raise
             except Exception as error:
+                if ran_out_of_memory(error):
+                    short = OutOfMemory(f"step {run.step}: GPU memory ran out ({first_line(error)}); {self.method.memory_relief}; {self._kept()}")
+                    self._end("failed", str(short))
+                    raise short from error
                 message = str(error) if isinstance(error, EtudeError) else f"{type(error).__name__}: {error}"
                 self._end("failed", f"step {run.step}: {message}")
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 
@@ -46,6 +47,16 @@ class LearnerLost(EtudeError):
 
 class WorkerLost(EtudeError):
     """A process that samples or judges is gone and cannot be replaced. The run can go on from its newest checkpoint."""
+
+
+class OutOfMemory(EtudeError):
+    """The memory of a GPU ran out. A run can go on from its newest checkpoint with less at a time."""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is torch's for a GPU whose memory ran out. Does not import torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def first_line(error: BaseException) -> str:

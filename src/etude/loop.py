@@ -60,6 +60,10 @@ class PolicyOptimization(Method):
     Config: ClassVar[type] = PolicyOptimizationConfig
     config: PolicyOptimizationConfig
     spends: ClassVar[frozenset[str] | None] = frozenset({"tokens", "rollouts", "calls", "env-steps", "decode-steps"})
+    memory_relief: ClassVar[str] = (
+        "lower --slots where it samples and --micro-batch-tokens where it learns, or add --gradient-checkpointing; a model that does not fit at all may with "
+        "--dtype bfloat16, --lora-rank or --learner fsdp"
+    )
     minimum_group: ClassVar[int] = 1
     """Smallest group that the method's baseline is defined for."""
     overlaps: ClassVar[bool] = False

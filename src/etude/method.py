@@ -86,6 +86,8 @@ class Method(ABC):
     """Options of the inputs and of the run, by flat name, that are otherwise for this method when nothing is said."""
     watch: Watch | None = None
     """What watches the run for a collapse, set in `setup`; None where nothing does."""
+    memory_relief: ClassVar[str] = "lower what it works on at a time"
+    """What to do when a GPU's memory runs out."""
     spends: ClassVar[frozenset[str] | None] = None
     """Units of a budget that the method can spend, besides steps and seconds; None where it does not say."""
 

@@ -59,6 +59,7 @@ class PictureMethod(Method, Generic[M]):
 
     score_key = "eval/closeness"
     defaults: ClassVar[Mapping[str, Any]] = {"model": SCRATCH, "tasks": "pictures"}
+    memory_relief: ClassVar[str] = "lower --batch where it learns and --eval-pictures where it is measured"
     spends: ClassVar[frozenset[str] | None] = frozenset({"rollouts", "forwards"})
     config: PictureConfig
     model: M
