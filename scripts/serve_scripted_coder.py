@@ -21,6 +21,7 @@ from etude.memory.attempt_summaries import SUMMARISE, Finding, Summary
 from etude.models.scripted import Rule, ScriptedModel, Situation
 from etude.search.attempt_operators import PROMPTS, Advice, Operator
 from etude.tasks.repos.lessons import solution_actions
+from etude.tasks.repos.micro import repository_tasks
 from etude.tasks.repos.tasks import RepositoryTasks
 
 IDEAS = 4
@@ -124,11 +125,11 @@ def serve(model: ScriptedModel, port: int) -> ThreadingHTTPServer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bank", help="folder of a bank, as scripts/make_repo_bank.py makes it")
+    parser.add_argument("bank", help="folder of a bank, as scripts/make_repo_bank.py makes it, or micro")
     parser.add_argument("--port", type=int, default=8017)
     parser.add_argument("--right", type=float, default=0.25, help="how often the edit of an attempt that nobody advised is the solution")
     given = parser.parse_args()
-    tasks = RepositoryTasks.from_bank(given.bank)
+    tasks = repository_tasks(given.bank)
     server = serve(scripted_coder(tasks, given.right), given.port)
     print(f"http://127.0.0.1:{given.port}/v1 serves the model scripted; Ctrl-C ends it", flush=True)
     try:
