@@ -135,6 +135,10 @@ def test_a_quick_check_of_a_baseline(capsys: pytest.CaptureFixture[str]) -> None
     assert (result["quick"], result["seeds"], result["command"]) == (True, [0, 1], "etude reproduce raft --quick")
     assert [ledger["rollouts"] for ledger in result["arms"]["raft"]["ledgers"]] == [16, 16]
     assert {test["name"] for test in result["tests"]} == {"gain over the start", "the threshold"}
+    # Whatever was evaluated at the end is there, so that other questions can be asked of the same runs.
+    assert [measured["eval/pass@1"] for measured in result["arms"]["raft"]["measured"]] == pytest.approx(
+        next(test for test in result["tests"] if test["control"] is not None)["treatment_values"], rel=1e-4
+    )
     with pytest.raises(InputError, match="quick check"):
         read_result(Path("runs/claims/raft-quick/raft.json"))
     with pytest.raises(InputError, match="does not belong"):

@@ -54,6 +54,7 @@ def result_of(
             "configuration": configurations.get(arm.name, {}),
             "spent": [record.spent() for record in runs] if runs[0].budget is not None else None,
             "ledgers": [record.ledger.to_plain() for record in runs] if runs[0].budget is not None else None,
+            "measured": [{name: rounded(value) for name, value in record.last_values().items()} for record in runs],
         }
     return json_safe(
         {
@@ -93,6 +94,11 @@ def result_of(
             "design": claim.design(),
         }
     )
+
+
+def rounded(value: float) -> float:
+    """A number to the five digits that a file keeps of what was measured."""
+    return float(f"{value:.5g}")
 
 
 def _test(result: TestResult) -> dict[str, Any]:
@@ -137,7 +143,7 @@ def curves_of(claim: Claim, records: Mapping[str, Sequence[Record]], seeds: Sequ
                 x, y = record.curve(metric)
             except InputError:
                 continue  # This arm does not have the metric (imitation has no reward).
-            arms[name].append({"seed": seed, "x": thinned(x), "y": [float(f"{v:.5g}") for v in thinned(y)]})
+            arms[name].append({"seed": seed, "x": thinned(x), "y": [rounded(v) for v in thinned(y)]})
     return {"metric": metric, "unit": first.budget.unit, "budget": first.budget.amount, "arms": arms}
 
 

@@ -78,6 +78,14 @@ class Record:
         """The accounts at the end."""
         return Ledger.from_plain(self.rows[-1].get("ledger", {})) if self.rows else Ledger()
 
+    def last_values(self) -> dict[str, float]:
+        """The last finite value of everything that was evaluated (`eval/...`), or, of an experiment, everything that it measured."""
+        found: dict[str, float] = {}
+        for row in self.rows:
+            wanted = {name: value for name, value in row.items() if name.startswith("eval/") or (self.budget is None and name != "step")}
+            found |= {name: number for name, value in wanted.items() if (number := _finite(value)) is not None}
+        return found
+
     @cached_property
     def attempts(self) -> list[tuple[float, Mapping[str, Any]]]:
         """Recorded trajectories, each with the share of the run that was done when it was sampled, in (0, 1]."""
