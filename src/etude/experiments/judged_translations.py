@@ -15,6 +15,19 @@ from etude.experiments.imitate_first import imitate_first
 
 LESSONS = "translation-judging:judging=0.85,noise=0.05,slips=0.18,qualities=0,held_out_tasks=100"
 """What claims' starts imitate: judgements, a few of them noisy, and translations with the slips that the embedded model makes, of sentences of three words."""
+START: Mapping[str, Any] = {
+    "model": "tiny",
+    "tasks": "translation:qualities=0,held_out_tasks=100",
+    "warm_tasks": LESSONS,
+    "warm_steps": 260,
+    "warm_tasks_per_step": 32,
+    "warm_lr": 2e-3,
+    "warm_schedule": "linear",
+    "eval_tasks": 96,
+    "eval_samples": 4,
+    "probe": "never",
+}
+"""What claims have in common whose policy was taught to judge and then scores its own translations."""
 LATE = 0.25
 """Share of the run that counts as its end."""
 

@@ -28,7 +28,7 @@ from etude.evals.evaluate import Evaluation
 from etude.evals.judge_probe import judge_reading, judge_signs, planted
 from etude.evals.measures import Final
 from etude.evals.probe import Probe
-from etude.experiments.judged_translations import LESSONS
+from etude.experiments.judged_translations import LESSONS, START
 from etude.method import State, register
 from etude.methods.rewards._judged import JudgedConfig, WithJudge
 from etude.models.sampling import stream_key
@@ -113,20 +113,11 @@ class SSRZeroConfig(JudgedConfig):
             Arm("truth", settings={"method": "grpo", "kl_coefficient": 0.001}),
         ),
         common={
-            "model": "tiny",
-            "tasks": "translation:qualities=0,held_out_tasks=100",
+            **START,
             "tasks_per_step": 8,
             "group_size": 8,
             "lr": 2e-4,
-            "eval_tasks": 96,
-            "eval_samples": 4,
             "evaluate_every": 10,
-            "warm_tasks": LESSONS,
-            "warm_steps": 260,
-            "warm_tasks_per_step": 32,
-            "warm_lr": 2e-3,
-            "warm_schedule": "linear",
-            "probe": "never",
         },
         experiment="etude.experiments.judged_translations:judged_translations",
         budget="40k-tokens",

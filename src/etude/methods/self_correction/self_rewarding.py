@@ -30,7 +30,7 @@ from etude.curation import with_origin
 from etude.errors import InputError
 from etude.evals.judged_values import told_apart
 from etude.evals.measures import Final
-from etude.experiments.judged_translations import LESSONS
+from etude.experiments.judged_translations import LESSONS, START
 from etude.iterated import IteratedConfig, IteratedImitation, RoundConfig
 from etude.method import State, register
 from etude.methods.baselines.dpo import preference_pairs
@@ -95,8 +95,7 @@ class SelfRewardingConfig(IteratedConfig):
             Arm("log-probability", settings={"method": "self-rewarding", "score": "mean-logprob"}),
         ),
         common={
-            "model": "tiny",
-            "tasks": "translation:qualities=0,held_out_tasks=100",
+            **START,
             "rounds": 3,
             "tasks_per_round": 96,
             "group_size": 8,
@@ -104,15 +103,7 @@ class SelfRewardingConfig(IteratedConfig):
             "steps_per_round": 20,
             "tasks_per_step": 32,
             "lr": 3e-5,
-            "eval_tasks": 96,
-            "eval_samples": 4,
             "evaluate_every": 20,
-            "warm_tasks": LESSONS,
-            "warm_steps": 260,
-            "warm_tasks_per_step": 32,
-            "warm_lr": 2e-3,
-            "warm_schedule": "linear",
-            "probe": "never",
         },
         experiment="etude.experiments.judged_translations:judged_translations",
         budget="60-steps",
