@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, build
+from random_models import ARCHITECTURES, build
 from torch import Tensor
 from transformers import PreTrainedModel
 

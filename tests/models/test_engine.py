@@ -7,9 +7,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import EOS, POOL, VOCABULARY, CharacterTokenizer, with_vllm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_models import EOS, POOL, VOCABULARY, CharacterTokenizer, with_vllm
 from scipy.stats import chisquare
 from transformers import PreTrainedModel
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import build
+from random_models import build
 from test_learner import Units, moving, units_of
 from torch import Tensor
 

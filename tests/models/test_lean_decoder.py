@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import build
+from random_models import build
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from etude.models.kv_cache import SlotCache

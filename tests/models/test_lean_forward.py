@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from conftest import build
+from random_models import build
 from test_lean_decoder import qwen2
 from torch import Tensor
 from transformers import PreTrainedModel

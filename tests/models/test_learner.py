@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, EOS, CharacterTokenizer, build
+from random_models import ARCHITECTURES, EOS, CharacterTokenizer, build
 from torch import Tensor, nn
 from transformers import LlamaConfig
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import build
+from random_models import build
 from safetensors.torch import load_file, save_file
 from torch import nn
 

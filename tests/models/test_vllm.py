@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import EOS, POOL, CharacterTokenizer, with_vllm
+from random_models import EOS, POOL, CharacterTokenizer, with_vllm
 from transformers import PreTrainedModel
 
 from etude import doctor
