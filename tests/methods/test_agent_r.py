@@ -12,7 +12,7 @@ from etude.config import RunConfig
 from etude.curation import Turn
 from etude.errors import InputError
 from etude.method import get_method
-from etude.methods.self_correction.agent_r import TURNS
+from etude.methods.self_correction.agent_r import TURNS, last_with_room
 from etude.models.language import LanguageModel
 from etude.run import Run
 from etude.settings import build_config
@@ -79,12 +79,21 @@ def test_a_bad_episode_is_read_to_its_cut_and_the_way_back_is_learnt(cut: str, r
 
 def test_only_what_can_be_carried_out_and_succeeds_passes_the_check(tmp_path: Path) -> None:
     good, bad = pair()
-    short, long = (ready(tmp_path, cut=cut, replay_check=True) for cut in ("exact", "end"))
+    short, long = (ready(tmp_path, cut=cut, replay_check=True, max_turns=32) for cut in ("exact", "end"))
     (example,), metrics = short.revisions([Group(TASK.id, [good, bad])])
     assert (metrics["cut/dropped"], short.run.ledger.environment_steps) == (0.0, 2 + 1 + len(good.segments) - 1)
-    # The last turn of a whole failed episode is the last that there is.
-    assert long.revisions([Group(TASK.id, [good, bad])])[1]["cut/dropped"] == 1.0
+    # The last turn of a whole failed episode is the last that there is, so that the revision comes as late as leaves room for the rest.
+    (late,), metrics = long.revisions([Group(TASK.id, [good, bad])])
+    room = WORLD.max_turns - 1 - (len(good.segments) - 1)
+    assert (metrics["cut/dropped"], metrics["cut/turns"], late.tags["origin"]["read"]) == (0.0, room, room)
+    assert 2 < room < len(bad.segments)
     assert example.tags["origin"] == {"kind": "revision", "read": 2, "value": 1.0}
+
+
+def test_how_late_a_revision_still_leaves_room() -> None:
+    good, bad = [Turn(text, ()) for text in "abcd"], [Turn(text, ()) for text in "axyzw"]
+    # Behind the first turn three are left of the good one; behind more of the bad one three too.
+    assert [last_with_room(bad, good, turns) for turns in (3, 4, 6, 20)] == [0, 1, 3, 5]
 
 
 def test_thresholds_rise_and_pairs_are_capped(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ class AgentRConfig(IteratedConfig):
     value_gap: NonNegative = 0.2
     """How far the values of a good and a bad episode have to lie apart."""
     cut: Literal["judge", "end", "random", "exact"] = "judge"
-    """Behind which turn a bad episode is cut: the first that the judge calls bad; the last (direct revision); any; or the first wrong one by the task set's checker."""
+    """Behind which turn a bad episode is cut: the first that the judge calls bad; the last (direct revision), or with `replay_check` the last one behind which a good
+    episode still fits into the turns that there are; any; or the first wrong one by the task set's checker."""
     learn: Literal["both", "good", "revisions"] = "both"
     """What is imitated: good episodes, spliced ones, or both."""
     revisions_per_task: Count = 10
@@ -170,7 +171,7 @@ class AgentRConfig(IteratedConfig):
         "88 and 40 %. Three reported seeds were begun: their starts solved 26, 19 and 14 %, below the precondition on the mean, so that they count for nothing (agent-r "
         "ended at 91 and 45 %, direct revision at 85 and 34 %, good only, on two of them, at 84 and 35 %). With slips of 0.25 in place of 0.3 starts solve 28 and 57 % "
         "(seeds 1 and 2), recovering 8 and 12 %; the arms were not tried from there.",
-        seeds=reported_seeds(3),
+        seeds=reported_seeds(6),
         quick={
             "skill_steps": 2,
             "skill_tasks_per_step": 8,
@@ -280,6 +281,9 @@ class AgentR(IteratedImitation):
             chosen = found if not config.revisions_per_task or len(found) <= config.revisions_per_task else rng.sample(found, config.revisions_per_task)
             pairs += [(judged[g], judged[b]) for g, b in chosen]
         lengths, metrics = self.cuts([bad for _, bad in pairs])
+        if config.cut == "end" and config.replay_check:
+            # An episode that has ended cannot be gone on with.
+            lengths = [last_with_room(bad.tags[TURNS], good.tags[TURNS], self.max_turns - (not config.inline)) for good, bad in pairs]
         made: list[Trajectory] = []
         for (good, bad), length in zip(pairs, lengths, strict=True):
             read = bad.tags[TURNS][:length]
@@ -381,3 +385,8 @@ class AgentR(IteratedImitation):
         step_judge = getattr(self, "step_judge", None)
         if step_judge is not None:
             step_judge.judge.close()
+
+
+def last_with_room(bad: Sequence[Turn], good: Sequence[Turn], turns: int) -> int:
+    """How many turns of a bad episode can be read so that what a good one has behind what both begin with still fits into `turns`; 0 where not even one."""
+    return max((length for length in range(1, len(bad) + 1) if length + len(continuation(bad[:length], good)) <= turns), default=0)
