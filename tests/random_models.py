@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from transformers import (
@@ -19,7 +21,10 @@ from transformers import (
 )
 
 from etude.models.language import LanguageModel
-from etude.models.sampling import DecodeClock, Sampler
+from etude.models.sampling import DecodeClock
+
+if TYPE_CHECKING:
+    from etude.models.vllm_sampler import VLLMSampler
 
 VOCABULARY = 60
 EOS = 1
@@ -75,10 +80,10 @@ class VLLMPool:
     SLOTS = 64
 
     def __init__(self) -> None:
-        self.all: dict[int, list[Sampler]] = {}
+        self.all: dict[int, list[VLLMSampler]] = {}
         self.taken: set[int] = set()
 
-    def take(self, model: PreTrainedModel, slots: int) -> Sampler:
+    def take(self, model: PreTrainedModel, slots: int) -> VLLMSampler:
         from etude.models.vllm_sampler import VLLMSampler
 
         mine = self.all.setdefault(id(model), [])
@@ -95,7 +100,7 @@ class VLLMPool:
 
     def give_back(self) -> None:
         for sampler in (s for mine in self.all.values() for s in mine if id(s) in self.taken):
-            sampler.abort_all(list(sampler._live))  # type: ignore[attr-defined]
+            sampler.abort_all(sampler.in_flight)
         self.taken.clear()
 
 

@@ -161,14 +161,6 @@ class _Drive:
                 else:
                     self._end("failed", str(error))
                 raise
-            except NonFiniteError as error:
-                named = NonFiniteError(f"step {run.step}: {error}. Nothing was overwritten; {self._kept()}")
-                self._end("failed", str(named))
-                raise named from error
-            except LearnerLost as error:
-                lost = LearnerLost(f"step {run.step}: {error}; {self._kept()}")
-                self._end("failed", str(lost))
-                raise lost from error
             except OSError as error:
                 message = f"step {run.step}: {error}; {self._kept()}"
                 self._end("failed", message)
@@ -176,10 +168,9 @@ class _Drive:
                     raise CheckpointError(f"the disk is full at {message}") from error
                 raise
             except Exception as error:
-                if ran_out_of_memory(error):
-                    short = OutOfMemory(f"step {run.step}: GPU memory ran out ({first_line(error)}); {self.method.memory_relief}; {self._kept()}")
-                    self._end("failed", str(short))
-                    raise short from error
+                if (located := self._located(error)) is not None:
+                    self._end("failed", str(located))
+                    raise located from error
                 message = str(error) if isinstance(error, EtudeError) else f"{type(error).__name__}: {error}"
                 self._end("failed", f"step {run.step}: {message}")
                 raise
@@ -316,6 +307,16 @@ class _Drive:
 
     def _last_saved(self) -> int | None:
         return max(self.run.checkpoints.steps(), default=None)
+
+    def _located(self, error: Exception) -> EtudeError | None:
+        """What stopped a step, with the step and the checkpoint to go on from; None for an error that says nothing of that kind."""
+        if isinstance(error, NonFiniteError):
+            return NonFiniteError(f"step {self.run.step}: {error}. Nothing was overwritten; {self._kept()}")
+        if isinstance(error, LearnerLost):
+            return LearnerLost(f"step {self.run.step}: {error}; {self._kept()}")
+        if ran_out_of_memory(error):
+            return OutOfMemory(f"step {self.run.step}: GPU memory ran out ({first_line(error)}); {self.method.memory_relief}; {self._kept()}")
+        return None
 
     def _kept(self) -> str:
         step = self._last_saved()

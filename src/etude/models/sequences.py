@@ -146,6 +146,11 @@ class SequenceSampler(Sampler, Generic[Held]):
     def pending(self) -> int:
         return len(self._live)
 
+    @property
+    def in_flight(self) -> list[int]:
+        """The requests that wait or run, in the order in which they came."""
+        return list(self._live)
+
     def _take_id(self) -> int:
         self._next_id += 1
         return self._next_id

@@ -290,7 +290,7 @@ class AgentR(IteratedImitation):
         for (good, bad), length in zip(pairs, lengths, strict=True):
             read = bad.tags[TURNS][:length]
             following = continuation(read, good.tags[TURNS])
-            if not following:
+            if not read or not following:
                 continue
             opening = good.task.opening
             messages, learn = spliced_conversation(opening, read, rng.choice(self.reflections), following, acknowledged=ACKNOWLEDGED, inline=config.inline)

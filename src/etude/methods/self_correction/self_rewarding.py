@@ -91,7 +91,7 @@ class SelfRewardingConfig(IteratedConfig):
         arms=(
             Arm("self-rewarding", settings=BY_POINTS),
             Arm("uninformative judge", settings={**BY_POINTS, "warm_tasks": f"{LESSONS},shuffled=true"}),
-            Arm("one round", settings={**BY_POINTS, "rounds": 1, "steps_per_round": 60}),
+            Arm("one round", settings={**BY_POINTS, "rounds": 1, "tasks_per_round": 288, "steps_per_round": 60}),
             Arm("log-probability", settings={"method": "self-rewarding", "score": "mean-logprob"}),
         ),
         common={
@@ -144,7 +144,9 @@ class SelfRewardingConfig(IteratedConfig):
         "[5.2, 30.5] over the start and +21.0 [7.8, 34.2] over the uninformative judge, margins of 10. So three judgements as in the paper, at a temperature of 0.7, whose "
         "mean has fewer ties: 0.77 on seed 0, with as many pairs as there can be (190, in place of 127). At 3e-5 that gives 71.4 %, at 6e-5 83.6 %; at 1e-4 66.1 %. With 192 "
         "tasks a round at 3e-5 58.1 and 65.1 % after two rounds. On seed 0, with one judgement and 3e-5, the uninformative judge ended at 42.4 %, one round of as many steps "
-        "at 70.1 %, log-probabilities at 86.7 %: what is wrong here are slips, which the model itself finds unlikely. The test of that was turned round when this was seen.",
+        "at 70.1 %, log-probabilities at 86.7 %: what is wrong here are slips, which the model itself finds unlikely. The test of that was turned round when this was seen. "
+        "The arm of one round first had the 96 tasks of a single round, a third of the attempts, and ended 19.3 points [0.6, 38.0] below three rounds; it was run again with "
+        "as many tasks as these.",
         quick={
             "warm_steps": 1,
             "warm_tasks_per_step": 8,

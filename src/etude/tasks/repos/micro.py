@@ -59,9 +59,12 @@ def repository_tasks(spec: str) -> RepositoryTasks:
     return micro_tasks(**options)
 
 
-def micro_tasks(**options: Any) -> RepositoryTasks:
-    """All of them as a task set: two thirds of the functions to practise on, the others held out. Raises InputError without git or bubblewrap."""
-    return _MicroTasks(**{"seconds": 10.0, **options})
+def micro_tasks(*, seconds: float = 10.0, **options: Any) -> RepositoryTasks:
+    """All of them as a task set: two thirds of the functions to practise on, the others held out. options: further ones of `RepositoryTasks`.
+
+    Raises InputError without git or bubblewrap.
+    """
+    return _MicroTasks(seconds=seconds, **options)
 
 
 class _MicroTasks(RepositoryTasks):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class RepositoryTasks(FiniteTasks):
         if not (folder / BANK).is_file():
             raise InputError(f"--tasks repos:{spec}: there is no {folder / BANK}; expected a folder made by scripts/make_repo_bank.py, or repos:micro")
         instances = read_instances(folder / BANK)
-        return cls._made(f"repos-{folder.name}", instances, lambda instance: clone_of(folder / REPOSITORIES, instance), options)
+        return cls(f"repos-{folder.name}", instances, clones_of(folder / REPOSITORIES, instances), **options)
 
     @classmethod
     def from_swebench(cls, spec: str) -> RepositoryTasks:
@@ -94,11 +94,8 @@ class RepositoryTasks(FiniteTasks):
         if not comma or not Path(file).expanduser().is_file() or not Path(clones).expanduser().is_dir():
             raise InputError(f"--tasks swebench:{spec}: expected FILE.jsonl,FOLDER: an existing file, and a folder with a git clone of each repository")
         path = Path(file).expanduser()
-        return cls._made(path.stem, read_instances(path), lambda instance: clone_of(Path(clones).expanduser(), instance), options)
-
-    @classmethod
-    def _made(cls, name: str, instances: Sequence[Instance], place: Callable[[Instance], Path], options: Mapping[str, Any]) -> RepositoryTasks:
-        return cls(name, instances, {instance.repo: place(instance) for instance in instances}, **options)
+        instances = read_instances(path)
+        return cls(path.stem, instances, clones_of(Path(clones).expanduser(), instances), **options)
 
     def instance(self, task: Task) -> Instance:
         """What is behind a task: for verifiers and those who make tasks, never for whoever attempts or selects."""
@@ -168,6 +165,11 @@ class RepositoryTasks(FiniteTasks):
                 f"{instance.place}: {instance.repo} has no commit {instance.base_commit!r} here, which {instance.id!r} starts from; fetch it into the clone, "
                 "or clone again with full history"
             ) from error
+
+
+def clones_of(folder: Path, instances: Sequence[Instance]) -> dict[str, Path]:
+    """Where the repository of each instance lies in a folder of clones. Raises InputError where one does not."""
+    return {instance.repo: clone_of(folder, instance) for instance in instances}
 
 
 def clone_of(folder: Path, instance: Instance) -> Path:
