@@ -251,7 +251,8 @@ def test_environments_go_on_where_their_worker_dies(cluster: Any, tmp_path: Path
         second.reset(task)
         first.begin("one")
         assert first.step("one").reward == 1
-        # Both are asked when their worker dies, and one worker takes its place.
+        # Both are asked when their worker dies, and one worker takes its place. It is held still first, so that it cannot answer before that.
+        os.kill(workers.pids[0], signal.SIGSTOP)
         first.begin("two")
         second.begin("three")
         os.kill(workers.pids[0], signal.SIGKILL)
