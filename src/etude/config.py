@@ -219,7 +219,7 @@ class LearnerConfig:
     micro_batch_tokens: Count = 0
     """Tokens per forward and backward pass: bounds memory, changes no number (0: chosen from the model's size)."""
     share_prompts: bool = True
-    """Compute a group's prompt once in the learner where the model allows it."""
+    """Compute a group's prompt, and beginnings that its completions have in common, once in the learner where the model allows it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     lora_rank: Count = 0

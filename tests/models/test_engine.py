@@ -278,6 +278,99 @@ def test_a_prompt_is_prefilled_again_under_new_weights(llama: PreTrainedModel) -
     assert sampler.clock.prefill_tokens - before == len(prompt)
 
 
+def count_rows(model: PreTrainedModel) -> list[int]:
+    """The sizes of what the model embeds, from now on: tokens of each forward."""
+    sizes: list[int] = []
+    model.get_input_embeddings().register_forward_pre_hook(lambda _module, given: sizes.append(given[0].numel()))
+    return sizes
+
+
+def test_what_has_the_same_tokens_behind_it_is_computed_once(any_model: PreTrainedModel) -> None:
+    if not embedded:
+        pytest.skip("vLLM computes a row for each sequence")
+    prompts_ = [(4, 9, 2), (5, 6)]
+    requests = [Request(prompts_[i % 2], SamplingParams(12, temperature=0.5, ignore_eos=True), stream=stream_key("twin", i)) for i in range(24)]
+    sampler = engine(any_model)
+    sizes = count_rows(any_model)
+    completions = sampler.generate(requests)
+    # The prompts, padded to one length, and then every beginning that someone has, but for those of all tokens, after which nobody draws.
+    distinct = [len({(tuple(c.prompt), tuple(c.tokens[:end])) for c in completions}) for end in range(1, 12)]
+    assert sizes == [6, *distinct]
+    assert distinct[0] < 24
+    # The clock counts sequences, whatever is computed for them.
+    assert (sampler.clock.steps, sampler.clock.busy_slot_steps, sampler.clock.generated_tokens) == (11, 11 * 24, 12 * 24)
+
+
+def test_twins_draw_as_if_they_were_alone(any_model: PreTrainedModel) -> None:
+    if any_model.config.vocab_size > 1000:
+        pytest.skip("among so many tokens, a draw falls between the roundings of two batches now and then")
+    ways = [
+        SamplingParams(9),
+        SamplingParams(12, temperature=0.4),
+        SamplingParams(12, temperature=0, alternatives=2),
+        SamplingParams(7, top_k=3, alternatives=4),
+        SamplingParams(12, top_p=0.8, stop=("b",)),
+    ]
+    requests = [Request((4, 9, 2), ways[i % 5 if i < 20 else 1], stream=stream_key("apart", i)) for i in range(40)]
+    for slots in (40, 11):
+        completions = engine(any_model, slots=slots).generate(requests)
+        alone = engine(any_model)
+        for request, completion in zip(requests, completions, strict=True):
+            expected = alone.generate([request])[0]
+            assert (completion.tokens, completion.stop_reason, completion.text) == (expected.tokens, expected.stop_reason, expected.text)
+            for name in ("logprobs", "entropies"):
+                assert getattr(completion, name) == pytest.approx(getattr(expected, name), abs=1e-4)
+            assert [a.tokens for a in completion.alternatives] == [a.tokens for a in expected.alternatives]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_happens_to_twins_each_has_the_tokens_of_its_own_stream(llama: PreTrainedModel, seed: int) -> None:
+    """Requests for three prompts come, are forked, aborted, resumed and extended at random; each completion is what a fresh engine makes of the same request alone."""
+    rng = random.Random(seed)
+    prompts_ = prompts(3, seed)
+    sampler = engine(llama, slots=9)
+    asked: dict[int, Request] = {}
+    ended: dict[int, tuple[Request, list[int]]] = {}
+    kept: list[int] = []
+
+    def take(events: list[object]) -> None:
+        for event in events:
+            if isinstance(event, FinishedEvent):
+                request = asked.pop(event.request)
+                ended[event.request] = (request, event.completion.tokens)
+                if request.keep:
+                    kept.append(event.request)
+
+    for number in range(60):
+        stream = stream_key("stress", seed, number)
+        params = SamplingParams(rng.randrange(1, 14), temperature=rng.choice([0.3, 0.3, 1.0]), ignore_eos=True)
+        what = rng.random()
+        if what < 0.5:
+            for twin in range(rng.randrange(1, 6)):
+                request = Request(rng.choice(prompts_), params, stream=stream + twin, keep=rng.random() < 0.3)
+                asked[sampler.add(request)] = request
+        elif what < 0.65 and kept:
+            source, tokens = ended[kept[-1]]
+            append = tuple(rng.randrange(2, VOCABULARY) for _ in range(2))
+            for twin in range(3):
+                request = Request((*source.prompt, *tokens, *append), params, stream=stream + twin)
+                if len(request.prompt) < 70:
+                    asked[sampler.fork(kept[-1], append=append, stream=request.stream, params=params)] = request
+        elif what < 0.8 and asked:
+            chosen = rng.sample(sorted(asked), min(2, len(asked)))
+            for ident, partial in zip(chosen, sampler.abort_all(chosen), strict=True):
+                request = asked.pop(ident)
+                asked[sampler.add(resumed(request, partial))] = request
+        for _ in range(rng.randrange(4)):
+            take(list(sampler.step()))
+    while sampler.pending:
+        take(list(sampler.step()))
+    assert len(ended) > 40
+    alone = engine(llama)
+    for request, tokens in ended.values():
+        assert alone.generate([Request(request.prompt, request.params, stream=request.stream)])[0].tokens == tokens
+
+
 def test_first_tokens_follow_the_softmax(llama: PreTrainedModel) -> None:
     prompt, draws = (4, 9, 2), 20_000
     sampler = engine(llama, slots=512)

@@ -47,6 +47,13 @@ def test_flat_micro_batches_count_a_prompt_once() -> None:
     assert micro_batches(everything, alone, 28, flat=True, share=False) == [[4, 0], [1, 2], [3]]
 
 
+def test_flat_micro_batches_put_together_what_begins_alike() -> None:
+    siblings = [trajectory([7] * 10, ([i % 2] * 4, True)) for i in range(4)]
+    alone = [[i] for i in range(4)]
+    assert micro_batches(siblings, alone, 18, flat=True) == [[0, 2], [1, 3]]
+    assert micro_batches(siblings, alone, 28, flat=True, share=False) == [[0, 1], [2, 3]]
+
+
 def test_row_micro_batches_count_padding() -> None:
     rows = [trajectory([1], ([2] * (width - 1), True)) for width in (6, 2, 3, 2)]
     # Widths 2, 2, 3 cost 3 x 3; with the 6 it would be 4 x 6.
@@ -94,13 +101,43 @@ def test_packed_flat() -> None:
     assert packed.inputs.tolist() == [[10, 11, 12, 40, 20, 21, 22, 41]]
     assert packed.positions.tolist() == [[0, 1, 2, 0, 3, 4, 5, 1]]
     assert packed.targets.tolist() == [20, 21, 23, 30, 41, 42]
-    assert packed.columns.tolist() == [2, 4, 6, 2, 3, 7]
-    assert packed.rows.tolist() == [0] * 6
+    # 20 and the sibling's 30 are predicted at the same place.
+    assert packed.columns.tolist() == [2, 3, 4, 6, 7]
+    assert packed.predictor is not None
+    assert packed.predictor.tolist() == [0, 2, 3, 0, 1, 4]
+    assert packed.rows.tolist() == [0] * 5
     assert packed.owner.tolist() == [0, 0, 0, 1, 2, 2]
     assert packed.place.tolist() == [0, 1, 3, 0, 0, 1]
     assert packed.seen is None
     unshared = pack_flat([TWO_TURNS, SIBLING], [0, 1], CPU, share=False)
     assert unshared.inputs.tolist() == [[10, 11, 12, 10, 11, 12, 20, 21, 22]]
+    assert unshared.columns.tolist() == [2, 6, 8, 5]
+    assert unshared.predictor is None
+
+
+def test_beginnings_that_completions_have_in_common_are_packed_once() -> None:
+    tokens = [[1, 2, 3, 4], [5, 6], [1, 2, 3, 7], [1, 9, 9], [1, 2, 3, 4]]
+    packed = pack_flat([trajectory([8], (some, True)) for some in tokens], range(5), CPU)
+    # In the order of their tokens: 1 2 3 (4), the same again, the same (7), 1 9 (9), 5 (6). Of last tokens nothing is predicted.
+    assert packed.inputs.tolist() == [[8, 1, 2, 3, 9, 5]]
+    assert packed.positions.tolist() == [[0, 1, 2, 3, 2, 1]]
+    assert packed.columns.tolist() == [0, 1, 2, 3, 4, 5]
+    assert packed.predictor is not None
+    assert packed.targets.tolist() == [1, 2, 3, 4, 5, 6, 1, 2, 3, 7, 1, 9, 9, 1, 2, 3, 4]
+    assert packed.predictor.tolist() == [0, 1, 2, 3, 0, 5, 0, 1, 2, 3, 0, 1, 4, 0, 1, 2, 3]
+    assert packed.members == [0, 1, 2, 3, 4]
+    assert packed.owner.tolist() == [0] * 4 + [1] * 2 + [2] * 4 + [3] * 3 + [4] * 4
+    plan = packed.blocks
+    assert plan is not None
+    assert plan.paths is not None
+    assert plan.begins is not None
+    # Three have tokens of their own: 1 2 3, the 9 behind a 1 of others, and 5.
+    assert plan.paths.tolist() == [[0, 1, 2], [0, 3, 3], [4, 4, 4]]
+    assert plan.begins.tolist() == [0, 1, 0]
+    other_prompt = pack_flat([trajectory([8], ([1, 2, 3], True)), trajectory([9], ([1, 2, 3], True))], range(2), CPU)
+    assert other_prompt.inputs.tolist() == [[8, 9, 1, 2, 1, 2]]
+    assert other_prompt.blocks is not None
+    assert other_prompt.blocks.paths is None
 
 
 def test_the_training_prompt_decides() -> None:
@@ -113,16 +150,23 @@ def test_the_training_prompt_decides() -> None:
 @given(shape=shapes, share=st.booleans(), seed=st.integers(0, 1000))
 def test_every_target_is_predicted_from_its_own_past(shape: list[tuple[int, int]], share: bool, seed: int) -> None:
     rng = random.Random(seed)
+    # Of three tokens, so that many begin alike.
     trajectories = [
-        trajectory(t.prompt, ([rng.randrange(60) for _ in t.tokens], True), ([rng.randrange(60)], False), ([rng.randrange(60)], True)) for t in made(shape)
+        trajectory(t.prompt, ([rng.randrange(3) for _ in t.tokens], True), ([rng.randrange(3)], False), ([rng.randrange(3)], True)) for t in made(shape)
     ]
     members = list(range(len(trajectories)))
     rows, flat = pack_rows(trajectories, members, CPU), pack_flat(trajectories, members, CPU, share=share)
     for packed in (rows, flat):
         assert len(packed.targets) == sum(t.trained_length for t in trajectories)
-        for row, column, target, owner, place in zip(packed.rows, packed.columns, packed.targets, packed.owner, packed.place, strict=True):
+        predictor = range(len(packed.targets)) if packed.predictor is None else packed.predictor.tolist()
+        for at, target, owner, place in zip(predictor, packed.targets, packed.owner, packed.place, strict=True):
+            row, column = packed.rows[at], packed.columns[at]
             own = trajectories[packed.members[int(owner)]]
             assert int(target) == own.tokens[int(place)]
             # The input there is the token before the target, at its position.
             assert int(packed.inputs[row, column]) == [*own.prompt, *own.tokens][len(own.prompt) + int(place) - 1]
             assert int(packed.positions[row, column]) == len(own.prompt) + int(place) - 1
+    if share:
+        # Every beginning of an input is there once.
+        beginnings = {(tuple(t.prompt), tuple(t.tokens[:end])) for t in trajectories for end in range(1, len(t.tokens))}
+        assert flat.inputs.shape[1] == len(beginnings) + sum(map(len, {tuple(t.prompt) for t in trajectories}))

@@ -3,6 +3,9 @@
 A micro-batch is one row: all prompts, then all completions, end to end. Every layer but attention treats tokens one by one, so nothing else has to know. Attention sees
 blocks: a prompt's tokens see their own past, a completion's its prompt and their own past. Only here are blocks padded to a common length.
 
+Completions of one prompt often begin alike. Such a beginning lies in the row once, as part of the first completion that has it; the others' blocks hold only what is
+their own, and look back on the beginning where it lies.
+
 The function is registered with transformers under the name `etude`; without a `blocks` argument it is the library's own scaled-dot-product attention.
 """
 
@@ -12,7 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -87,23 +92,52 @@ class BlockPlan:
 
     prompts: _Blocks
     completions: _Blocks | None
+    """What each completion has of its own."""
     prompt_of: Tensor
     split: int
     """Where the completions begin in the flat sequence."""
+    paths: Tensor | None = None
+    """Where after `split` each completion's tokens lie from its first on, [C, longest], padded with its last; None where each is all its own."""
+    begins: Tensor | None = None
+    """Tokens that each completion takes from others, [C]; None as above."""
     calls: int = 0
     _masks: dict[tuple[str, int | None], Tensor | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, prompt_lengths: Sequence[int], completion_lengths: Sequence[int], prompt_of: Sequence[int], device: torch.device) -> BlockPlan:
-        """`prompt_of[i]` is the prompt that completion i follows. Completions without tokens take no part."""
+    def of(
+        cls,
+        prompt_lengths: Sequence[int],
+        completion_lengths: Sequence[int],
+        prompt_of: Sequence[int],
+        device: torch.device,
+        paths: Sequence[NDArray[np.int64]] | None = None,
+    ) -> BlockPlan:
+        """`prompt_of[i]` is the prompt that completion i follows. Completions without tokens take no part.
+
+        paths: where a completion's tokens lie among those of all completions, from its first on; the last `completion_lengths[i]` of them are its own and lie end to
+        end, those before are an earlier completion's. Without it all are its own.
+        """
         taking_part = [i for i, length in enumerate(completion_lengths) if length]
         lengths = [completion_lengths[i] for i in taking_part]
-        return cls(
+        plan = cls(
             prompts=_Blocks(_starts(prompt_lengths), prompt_lengths, device),
             completions=_Blocks(_starts(lengths), lengths, device) if lengths else None,
             prompt_of=torch.tensor([prompt_of[i] for i in taking_part], dtype=torch.long, device=device),
             split=sum(prompt_lengths),
         )
+        if paths is not None and any(len(paths[i]) > completion_lengths[i] for i in taking_part):
+            longest = max(len(paths[i]) for i in taking_part)
+            padded = np.stack([np.pad(paths[i], (0, longest - len(paths[i])), mode="edge") for i in taking_part])
+            plan.paths = torch.from_numpy(padded).to(device)
+            plan.begins = torch.tensor([len(paths[i]) - completion_lengths[i] for i in taking_part], device=device)
+        return plan
+
+    def whole(self, part: Tensor) -> Tensor:
+        """Flat tokens after `split`, [n, heads, D], as whole completions with what they take from others: [C, longest, heads, D]."""
+        if self.paths is None:
+            assert self.completions is not None
+            return self.completions.gather(part)
+        return part.index_select(0, self.paths.flatten()).unflatten(0, self.paths.shape)
 
     def prompt_mask(self, window: int | None) -> Tensor | None:
         """Who sees whom in prompts, [1, 1, Lp, Lp], where attention slides over `window` positions; None: everything before."""
@@ -116,23 +150,25 @@ class BlockPlan:
         return self._masks["prompts", window]
 
     def completion_mask(self, window: int | None) -> Tensor | None:
-        """Who sees whom in completions, [C, 1, Lc, Lp + Lc], or [1, ...] where all prompts are of one length."""
+        """Whom the tokens that are completions' own see, [C, 1, Lc, Lp + longest], or [1, ...] where all prompts and all beginnings are of one length."""
         if self.completions is None:
             return None
         if ("completions", window) not in self._masks:
-            own = torch.arange(self.completions.width, device=self.prompt_of.device)
-            before = torch.arange(self.prompts.width, device=self.prompt_of.device)
-            lengths = self.prompts.lengths[self.prompt_of]
-            if bool((lengths == lengths[0]).all()):
-                lengths = lengths[:1]
-            lengths = lengths[:, None, None]
-            prompt = (before < lengths).expand(-1, len(own), -1)
-            distance = own[:, None] - own
+            device = self.prompt_of.device
+            before = torch.arange(self.prompts.width, device=device)
+            after = torch.arange(self.completions.width if self.paths is None else self.paths.shape[1], device=device)
+            prompt_C11 = self.prompts.lengths[self.prompt_of][:, None, None]
+            begins_C = torch.zeros(1, dtype=torch.long, device=device) if self.begins is None else self.begins
+            place_CT1 = (begins_C[:, None] + torch.arange(self.completions.width, device=device))[:, :, None]
+            if self.begins is None and bool((prompt_C11 == prompt_C11[0]).all()):
+                prompt_C11 = prompt_C11[:1]
+            prompt = (before < prompt_C11).expand(-1, self.completions.width, -1)
+            distance = place_CT1 - after
             within = distance >= 0
             if window is not None:
-                prompt = prompt & (lengths + own[:, None] - before < window)
+                prompt = prompt & (prompt_C11 + place_CT1 - before < window)
                 within = within & (distance < window)
-            self._masks["completions", window] = torch.cat([prompt, within.expand(len(lengths), -1, -1)], dim=2)[:, None]
+            self._masks["completions", window] = torch.cat([prompt, within.expand(len(prompt), -1, -1)], dim=2)[:, None]
         return self._masks["completions", window]
 
 
@@ -169,9 +205,9 @@ def attention(
     prompt_q, prompt_k, prompt_v = (blocks.prompts.gather(t[:split]) for t in (q, k, v))
     out = blocks.prompts.scatter(attend(prompt_q, prompt_k, prompt_v, blocks.prompt_mask(window)))
     if blocks.completions is not None:
-        own_q, own_k, own_v = (blocks.completions.gather(t[split:]) for t in (q, k, v))
-        keys = torch.cat([prompt_k.index_select(0, blocks.prompt_of), own_k], dim=1)
-        values = torch.cat([prompt_v.index_select(0, blocks.prompt_of), own_v], dim=1)
+        own_q, past_k, past_v = (blocks.completions.gather(q[split:]), blocks.whole(k[split:]), blocks.whole(v[split:]))
+        keys = torch.cat([prompt_k.index_select(0, blocks.prompt_of), past_k], dim=1)
+        values = torch.cat([prompt_v.index_select(0, blocks.prompt_of), past_v], dim=1)
         out = torch.cat([out, blocks.completions.scatter(attend(own_q, keys, values, blocks.completion_mask(window)))])
     return out[None], None
 

@@ -75,46 +75,68 @@ class Drawn:
     alternatives: list[Alternatives | None] | None
 
 
-def draw_tokens(logits_BV: Tensor, params: Sequence[SamplingParams], streams: Sequence[int], counters: Sequence[int]) -> Drawn:
-    """Draw a token for each row: temperature, truncation, and draw number `counters[i]` of the stream `streams[i]`; greedy where the temperature is 0.
+def draw_tokens(
+    logits_RV: Tensor, params: Sequence[SamplingParams], streams: Sequence[int], counters: Sequence[int], rows: Sequence[int] | None = None
+) -> Drawn:
+    """Draw a token for each of B sequences: temperature, truncation, and draw number `counters[i]` of the stream `streams[i]`; greedy where the temperature is 0.
 
-    logits_BV: [B, V] float32. Log-probabilities, entropies and alternatives are those of the distribution that was drawn from.
-    Raises NonFiniteError for logits that hold NaN or infinity.
+    logits_RV: [R, V] float32; sequence i draws from row `rows[i]` (None: row i), so that sequences with the same tokens behind them need no row each.
+    Log-probabilities, entropies and alternatives are those of the distribution that was drawn from. Raises NonFiniteError for logits that hold NaN or infinity.
     """
     plain = all(p.plain for p in params)
-    device = logits_BV.device
-    temperatures = [p.temperature for p in params]
+    device = logits_RV.device
+    if rows is not None and len({(p.temperature, p.top_k, p.top_p) for p in params}) > 1:
+        logits_RV, rows = logits_RV[torch.tensor(rows, device=device)], None
+    # What each row is drawn from, by the first sequence that has it.
+    of_row = list(params) if rows is None else [params[0]] * len(logits_RV)
+    temperatures = [p.temperature for p in of_row]
     if any(t not in (0.0, 1.0) for t in temperatures):
         scale = torch.tensor([t if t > 0 else 1.0 for t in temperatures], device=device)
-        logits_BV = logits_BV / scale[:, None]
-    if not plain and any(p.top_k or p.top_p < 1 for p in params):
-        top_k = torch.tensor([p.top_k for p in params], device=device)
-        top_p = torch.tensor([p.top_p for p in params], device=device)
-        logits_BV = truncate(logits_BV, top_k, top_p)
-    logprobs_BV = logits_BV.log_softmax(dim=-1)
-    probabilities_BV = logprobs_BV.exp()
+        logits_RV = logits_RV / scale[:, None]
+    if not plain and any(p.top_k or p.top_p < 1 for p in of_row):
+        top_k = torch.tensor([p.top_k for p in of_row], device=device)
+        top_p = torch.tensor([p.top_p for p in of_row], device=device)
+        logits_RV = truncate(logits_RV, top_k, top_p)
+    logprobs_RV = logits_RV.log_softmax(dim=-1)
+    probabilities_RV = logprobs_RV.exp()
+    entropy_R = entropy(probabilities_RV, logprobs_RV)
     numbers = uniforms(np.array(streams, dtype=np.uint64), np.array(counters, dtype=np.uint64))
-    tokens_B = draw(probabilities_BV, torch.from_numpy(numbers).to(device))
+    if rows is None:
+        tokens_B = draw(probabilities_RV, torch.from_numpy(numbers).to(device))
+        row_B = torch.arange(len(params), device=device)
+    else:
+        row = np.asarray(rows)
+        number_in_row = _numbered(row)
+        uniforms_RK = np.zeros((len(logits_RV), int(number_in_row.max()) + 1))
+        uniforms_RK[row, number_in_row] = numbers
+        row_B = torch.from_numpy(row).to(device)
+        tokens_B = draw_several(probabilities_RV, torch.from_numpy(uniforms_RK).to(device))[row_B, torch.from_numpy(number_in_row).to(device)]
     if not plain:
-        greedy = torch.tensor([t == 0 for t in temperatures], device=device)
+        greedy = torch.tensor([p.temperature == 0 for p in params], device=device)
         if bool(greedy.any()):
-            tokens_B = torch.where(greedy, logits_BV.argmax(dim=-1), tokens_B)
+            tokens_B = torch.where(greedy, logits_RV.argmax(dim=-1)[row_B], tokens_B)
     tokens = tokens_B.tolist()
-    if max(tokens) >= logprobs_BV.shape[1]:
+    if max(tokens) >= logprobs_RV.shape[1]:
         # Inverse CDF finds no token where the probabilities are NaN.
         raise NonFiniteError("the logits are not finite: the model's weights hold NaN or infinity")
-    logprobs = logprobs_BV.gather(1, tokens_B[:, None]).squeeze(1).tolist()
-    entropies = entropy(probabilities_BV, logprobs_BV).tolist()
-    return Drawn(tokens, logprobs, entropies, None if plain else _alternatives(params, logprobs_BV))
+    logprobs = logprobs_RV[row_B, tokens_B].tolist()
+    return Drawn(tokens, logprobs, entropy_R[row_B].tolist(), None if plain else _alternatives(params, logprobs_RV, row_B.tolist()))
 
 
-def _alternatives(params: Sequence[SamplingParams], logprobs_BV: Tensor) -> list[Alternatives | None] | None:
+def _numbered(row_B: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many earlier ones are in the same row, for each of B sequences."""
+    order = np.argsort(row_B, kind="stable")
+    ordered = row_B[order]
+    result = np.empty_like(row_B)
+    result[order] = np.arange(len(row_B)) - np.searchsorted(ordered, ordered)
+    return result
+
+
+def _alternatives(params: Sequence[SamplingParams], logprobs_RV: Tensor, rows: Sequence[int]) -> list[Alternatives | None] | None:
     """The most likely tokens of each sequence that asked for them; None where none did."""
-    most = min(max(p.alternatives for p in params), logprobs_BV.shape[1])
+    most = min(max(p.alternatives for p in params), logprobs_RV.shape[1])
     if not most:
         return None
-    top = logprobs_BV.topk(most)
-    return [
-        Alternatives(tokens[: p.alternatives], values[: p.alternatives]) if p.alternatives else None
-        for p, tokens, values in zip(params, top.indices.tolist(), top.values.tolist(), strict=True)
-    ]
+    top = logprobs_RV.topk(most)
+    tokens, values = top.indices.tolist(), top.values.tolist()
+    return [Alternatives(tokens[r][: p.alternatives], values[r][: p.alternatives]) if p.alternatives else None for p, r in zip(params, rows, strict=True)]

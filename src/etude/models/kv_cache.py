@@ -124,6 +124,16 @@ class SlotCache(Cache):
             return 0
         return self._store_keys.nbytes + self._store_values.nbytes
 
+    @property
+    def address(self) -> int:
+        """Where its memory is; 0: it has none."""
+        return 0 if self._store_keys is None else self._store_keys.data_ptr()
+
+    def reserve(self, rows: int, length: int) -> None:
+        """Have room for so many rows of such a length from now on, where there is any room yet."""
+        if self._store_keys is not None:
+            self._reserve(rows, length)
+
     def _allocate(self, keys: Tensor, values: Tensor) -> None:
         def per_row(t: Tensor) -> tuple[int, ...]:
             return (self.layer_count, t.shape[1], 0, t.shape[3])

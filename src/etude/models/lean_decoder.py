@@ -118,6 +118,16 @@ class LeanDecoder:
             return None
         return decoder if decoder._agrees(model) else None
 
+    @property
+    def plain(self) -> bool:
+        """Whether all its layers are no more than a weight and a bias: no adapters."""
+        rest = [linear for layer in self.layers for linear in (layer.self_attn.o_proj, layer.mlp.down_proj)]
+        return all(p.plain for p in (*self.qkv, *self.gate_up)) and all(type(linear) is torch.nn.Linear for linear in (*rest, self.head))
+
+    def addresses(self) -> list[int]:
+        """Where the weights are."""
+        return [p.data_ptr() for module in (self.embed, self.norm, self.head, *self.layers) for p in module.parameters()]
+
     @torch.inference_mode(False)
     @torch.no_grad()
     def _agrees(self, model: Any) -> bool:

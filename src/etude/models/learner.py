@@ -233,7 +233,7 @@ class Learner:
         reference: dict[int, list[float]],
     ) -> TokenBatch:
         logits = self._logits(self.model, packed)
-        logprobs_N = token_logprobs(logits, packed.targets)
+        logprobs_N = token_logprobs(logits, packed.targets, packed.predictor)
         members = [trajectories[i] for i in packed.members]
 
         def spread(values_N: Tensor) -> Tensor:
@@ -248,7 +248,7 @@ class Learner:
         entropies = None
         if objective.differentiates_entropy:
             full = logits.log_softmax(-1)
-            entropies = spread(-(full.exp() * full).sum(-1))
+            entropies = spread(_by_token(-(full.exp() * full).sum(-1), packed))
         detached = logprobs.detach()
         # Spans that nobody is known to have sampled (demonstrations) count as sampled from the current policy.
         behaviour_N = torch.tensor([v for s in trained for v in (s.logprobs or [math.nan] * len(s.tokens))], dtype=torch.float32, device=self.device)
@@ -265,7 +265,7 @@ class Learner:
             tokens=sum(t.trained_length for t in trajectories),
             reference_logprobs=given([v for t in members for v in reference[id(t)]]) if reference else None,
             entropies=entropies,
-            logits=TokenLogits(logits, packed.targets, packed.owner, packed.place),
+            logits=TokenLogits(logits, packed.targets, packed.owner, packed.place, packed.predictor),
             names=[(self._now[0], self._now[1], i) for i in packed.members],
         )
 
@@ -285,21 +285,21 @@ class Learner:
         """
         model, switched = self._reference_model(start=reference == "start") if reference else (self.model, nullcontext())
         with switched:
-            return self._of_trained(model, trajectories, lambda logits_NV, targets_N: token_logprobs(logits_NV, targets_N))
+            return self._of_trained(model, trajectories, lambda logits, packed: token_logprobs(logits, packed.targets, packed.predictor))
 
     @torch.no_grad()
     def readings(self, trajectories: Sequence[Trajectory], read: Callable[[Tensor], Tensor]) -> list[list[float]]:
         """What `read` makes of the logits, [N, V] to [N], that predict each trajectory's trained tokens, in order."""
-        return self._of_trained(self.model, trajectories, lambda logits_NV, _: read(logits_NV))
+        return self._of_trained(self.model, trajectories, lambda logits, packed: _by_token(read(logits), packed))
 
-    def _of_trained(self, model: Any, trajectories: Sequence[Trajectory], value: Callable[[Tensor, Tensor], Tensor]) -> list[list[float]]:
-        """A value of each trained token, from the logits that predict it and the token itself."""
+    def _of_trained(self, model: Any, trajectories: Sequence[Trajectory], value: Callable[[Tensor, PackedBatch], Tensor]) -> list[list[float]]:
+        """A value of each trained token, from a micro-batch's logits."""
         check_trainable(trajectories)
         results: list[list[float]] = [[] for _ in trajectories]
         wanted = [i for i, t in enumerate(trajectories) if t.trained_length]
         for members in self._micro_batches(trajectories, wanted, None):
             packed = self._pack(trajectories, members)
-            values = value(self._logits(model, packed), packed.targets)
+            values = value(self._logits(model, packed), packed)
             counts = [trajectories[i].trained_length for i in packed.members]
             for index, part in zip(packed.members, values.split(counts), strict=True):
                 results[index] = part.tolist()
@@ -352,7 +352,7 @@ class Learner:
                 parameter.data.copy_(own[name])
 
     def _logits(self, model: Any, packed: PackedBatch) -> Tensor:
-        """Logits [N, V] at the positions that predict trained tokens, over the temperature."""
+        """Logits [M, V] at the places that predict trained tokens, over the temperature."""
         lean = self._lean if model is self.model else self._reference_lean
         if lean is not None and packed.blocks is not None:
             logits = lean(packed.inputs, packed.positions, packed.blocks, packed.columns)
@@ -418,6 +418,11 @@ def check_complete(plain: dict[str, Any], shards: Path | None) -> None:
     """Raises CheckpointError for a state that ranks saved, without what they wrote."""
     if plain.get(RANKS) and shards is None:
         raise CheckpointError(f"this state was saved by {plain[RANKS]} ranks, and their shards are not there; expected a checkpoint with the folder `shards`")
+
+
+def _by_token(values_M: Tensor, packed: PackedBatch) -> Tensor:
+    """What belongs to the places where logits are, for each trained token, [N]."""
+    return values_M if packed.predictor is None else values_M.index_select(0, packed.predictor)
 
 
 def _silent(trajectory: Trajectory) -> bool:

@@ -46,35 +46,43 @@ def row_blocks(logits_NV: Tensor) -> Iterator[slice]:
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """log softmax at some tokens of each row. Only the logits are kept for the backward pass, which writes its gradient into a single new buffer."""
+    """log softmax at some tokens of some rows. Only the logits are kept for the backward pass, which writes its gradient into a single new buffer."""
 
     @staticmethod
-    def forward(ctx: Any, logits_NV: Tensor, tokens_NK: Tensor) -> Tensor:
-        normaliser = logits_NV.new_empty(len(logits_NV))
-        for block in row_blocks(logits_NV):
-            torch.logsumexp(logits_NV[block], dim=-1, out=normaliser[block])
-        ctx.save_for_backward(logits_NV, tokens_NK, normaliser)
-        return logits_NV.gather(1, tokens_NK) - normaliser[:, None]
+    def forward(ctx: Any, logits_MV: Tensor, tokens_NK: Tensor, row_N: Tensor | None) -> Tensor:
+        normaliser = logits_MV.new_empty(len(logits_MV))
+        for block in row_blocks(logits_MV):
+            torch.logsumexp(logits_MV[block], dim=-1, out=normaliser[block])
+        ctx.save_for_backward(logits_MV, tokens_NK, normaliser, row_N)
+        if row_N is None:
+            return logits_MV.gather(1, tokens_NK) - normaliser[:, None]
+        return logits_MV[row_N[:, None], tokens_NK] - normaliser[row_N][:, None]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        logits_NV, tokens_NK, normaliser = ctx.saved_tensors
-        gradient_NK = gradients[0].to(logits_NV.dtype)
-        result = torch.empty_like(logits_NV)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        logits_MV, tokens_NK, normaliser, row_N = ctx.saved_tensors
+        gradient_NK = gradients[0].to(logits_MV.dtype)
+        result = torch.empty_like(logits_MV)
         total = gradient_NK.sum(1, keepdim=True)
-        for block in row_blocks(logits_NV):
-            part = torch.sub(logits_NV[block], normaliser[block, None], out=result[block])
+        if row_N is not None:
+            total = total.new_zeros(len(logits_MV), 1).index_add_(0, row_N, total)
+        for block in row_blocks(logits_MV):
+            part = torch.sub(logits_MV[block], normaliser[block, None], out=result[block])
             part.exp_().mul_(-total[block])
-        result.scatter_add_(1, tokens_NK, gradient_NK)
-        return result, None
+        if row_N is None:
+            result.scatter_add_(1, tokens_NK, gradient_NK)
+        else:
+            places = row_N[:, None] * logits_MV.shape[1] + tokens_NK
+            result.view(-1).index_add_(0, places.flatten(), gradient_NK.flatten())
+        return result, None, None
 
 
-def token_logprobs(logits_NV: Tensor, tokens_N: Tensor) -> Tensor:
-    """Log-probability under each row of logits, differentiable, of one token ([N], returns [N]) or of several ([N, K], returns [N, K])."""
+def token_logprobs(logits_MV: Tensor, tokens_N: Tensor, row_N: Tensor | None = None) -> Tensor:
+    """Log-probability, differentiable, of one token ([N], returns [N]) or of several ([N, K], returns [N, K]) under row `row_N[i]` of the logits (None: row i)."""
     if tokens_N.dim() == 2:
-        return _TokenLogprobs.apply(logits_NV, tokens_N)  # type: ignore[return-value]
-    return _TokenLogprobs.apply(logits_NV, tokens_N[:, None]).squeeze(1)  # type: ignore[union-attr]
+        return _TokenLogprobs.apply(logits_MV, tokens_N, row_N)  # type: ignore[return-value]
+    return _TokenLogprobs.apply(logits_MV, tokens_N[:, None], row_N).squeeze(1)  # type: ignore[union-attr]
 
 
 class _ProposalLogprobs(torch.autograd.Function):

@@ -1,7 +1,7 @@
 """Trajectories as model inputs, cut into micro-batches.
 
-Two layouts. *Flat*: one row with every prompt once and then all completions, end to end; `block_attention` says who sees whom. Nothing is padded and no prompt is computed
-twice. *Rows*: one trajectory a row, padded on the right; any model takes that.
+Two layouts. *Flat*: one row with every prompt once and then all completions, end to end; `block_attention` says who sees whom. Nothing is padded, and neither a prompt nor a
+beginning that completions of it have in common is computed twice. *Rows*: one trajectory a row, padded on the right; any model takes that.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from etude.models.block_attention import BlockPlan
@@ -26,8 +27,9 @@ a token of its own."""
 class PackedBatch:
     """One micro-batch of B trajectories with N trained tokens, of T at most after the prompt.
 
-    `inputs` and `positions` are [R, W]. Flat (R is 1), `blocks` says who sees whom; in rows it is None and `seen` [R, W] says which inputs are real. Trained token i is
-    predicted at (rows[i], columns[i]) and belongs at (owner[i], place[i]) of the [B, T] arrays. `members` says which trajectory each of the B is.
+    `inputs` and `positions` are [R, W]. Flat (R is 1), `blocks` says who sees whom; in rows it is None and `seen` [R, W] says which inputs are real. Logits are needed at
+    the M places (rows[m], columns[m]). Trained token i is predicted at place predictor[i] of these (None: at place i) and belongs at (owner[i], place[i]) of the [B, T]
+    arrays. `members` says which trajectory each of the B is.
     """
 
     inputs: Tensor
@@ -41,6 +43,7 @@ class PackedBatch:
     place: Tensor
     members: list[int]
     length: int
+    predictor: Tensor | None = None
 
 
 def trained_mask(trajectory: Trajectory) -> list[bool]:
@@ -56,7 +59,8 @@ def prompt_of(trajectory: Trajectory) -> list[int]:
 def micro_batches(trajectories: Sequence[Trajectory], bundles: Sequence[Sequence[int]], budget: int, *, flat: bool, share: bool = True) -> list[list[int]]:
     """Cut trajectories (by number) into micro-batches of at most `budget` tokens; a bundle stays together, and in order, whatever it costs.
 
-    Flat, a prompt counts once in a micro-batch (with `share`); in rows, padding counts. Similar lengths go together, and flat those with the same prompt.
+    Flat, a prompt counts once in a micro-batch (with `share`); in rows, padding counts. Similar lengths go together, and flat those with the same prompt, in the order of
+    their tokens, so that what begins alike meets.
     """
     return _cut_flat(trajectories, bundles, budget, share) if flat else _cut_rows(trajectories, bundles, budget)
 
@@ -69,7 +73,7 @@ def _cut_flat(trajectories: Sequence[Trajectory], bundles: Sequence[Sequence[int
     batches: list[list[int]] = []
     held: set[tuple[int, ...]] = set()
     size = width = 0
-    for bundle in sorted(bundles, key=lambda b: (longest[prompts[b[0]]], prompts[b[0]])):
+    for bundle in sorted(bundles, key=lambda b: (longest[prompts[b[0]]], prompts[b[0]], trajectories[b[0]].tokens if share else [])):
         # A completion of L tokens is L - 1 inputs but L rows of logits: the larger counts.
         own = sum(len(trajectories[i].tokens) for i in bundle)
         reach = max(len(prompts[i]) + len(trajectories[i].tokens) for i in bundle)
@@ -109,7 +113,10 @@ def _cut_rows(trajectories: Sequence[Trajectory], bundles: Sequence[Sequence[int
 
 
 def pack_flat(trajectories: Sequence[Trajectory], members: Sequence[int], device: torch.device, *, share: bool = True) -> PackedBatch:
-    """One flat micro-batch. A completion's last token predicts nothing and is left out of the input."""
+    """One flat micro-batch. A completion's last token predicts nothing and is left out of the input.
+
+    With `share`, completions of a prompt go in the order of their tokens: what one has in common with any earlier one it has with the one before.
+    """
     number_of: dict[object, int] = {}
     prompts: list[list[int]] = []
     prompt_numbers: list[int] = []
@@ -123,27 +130,48 @@ def pack_flat(trajectories: Sequence[Trajectory], members: Sequence[int], device
     ends = np.cumsum([len(p) for p in prompts])
     inputs = [np.asarray(p, dtype=np.int64) for p in prompts]
     positions = [np.arange(len(p)) for p in prompts]
-    at = int(ends[-1])
-    places: list[np.ndarray] = []
-    columns: list[np.ndarray] = []
-    targets: list[np.ndarray] = []
-    for index, number in zip(members, prompt_numbers, strict=True):
-        tokens = np.asarray(trajectories[index].tokens, dtype=np.int64)
-        start = len(prompts[number])
-        inputs.append(tokens[:-1])
-        positions.append(start + np.arange(max(0, len(tokens) - 1)))
-        place = np.flatnonzero(np.asarray(trained_mask(trajectories[index]), dtype=bool))
-        # A token is predicted at the one before it; a completion's first at its prompt's last.
-        columns.append(np.where(place == 0, ends[number] - 1, at + place - 1))
-        targets.append(tokens[place])
-        places.append(place)
-        at += max(0, len(tokens) - 1)
-    lengths = [max(0, len(trajectories[i].tokens) - 1) for i in members]
+    tokens = [np.asarray(trajectories[i].tokens, dtype=np.int64) for i in members]
+    order = range(len(members))
+    if share:
+        order = sorted(order, key=lambda b: (prompt_numbers[b], trajectories[members[b]].tokens))
+    paths: dict[int, NDArray[np.int64]] = {}
+    lengths: list[int] = []
+    before, at = -1, 0
+    for b in order:
+        taken = tokens[b][:-1]
+        common = 0
+        if share and before >= 0 and prompt_numbers[before] == prompt_numbers[b]:
+            common = _common(tokens[before][:-1], taken)
+        own = len(taken) - common
+        paths[b] = np.concatenate([paths[before][:common], at + np.arange(own)]) if common else at + np.arange(own)
+        inputs.append(taken[common:])
+        positions.append(len(prompts[prompt_numbers[b]]) + common + np.arange(own))
+        lengths.append(own)
+        before, at = b, at + own
+    split = int(ends[-1])
+    places = [np.flatnonzero(np.asarray(trained_mask(trajectories[i]), dtype=bool)) for i in members]
+    # A token is predicted at the one before it; a completion's first at its prompt's last.
+    columns = [
+        np.where(place == 0, ends[number] - 1, split + np.append(paths[b], 0)[place - 1])
+        for b, (place, number) in enumerate(zip(places, prompt_numbers, strict=True))
+    ]
+    targets = [some[place] for some, place in zip(tokens, places, strict=True)]
     packed = _assembled(trajectories, members, places, columns, targets, device)
+    if share:
+        distinct, predictor = np.unique(np.concatenate(columns), return_inverse=True)
+        packed.columns, packed.predictor = torch.from_numpy(distinct).to(device), torch.from_numpy(predictor).to(device)
+        packed.rows = torch.zeros_like(packed.columns)
     packed.inputs = torch.from_numpy(np.concatenate(inputs))[None].to(device)
     packed.positions = torch.from_numpy(np.concatenate(positions))[None].to(device)
-    packed.blocks = BlockPlan.of([len(p) for p in prompts], lengths, prompt_numbers, device)
+    packed.blocks = BlockPlan.of([len(p) for p in prompts], lengths, [prompt_numbers[b] for b in order], device, [paths[b] for b in order])
     return packed
+
+
+def _common(first: NDArray[np.int64], second: NDArray[np.int64]) -> int:
+    """How many tokens two sequences have in common from the start."""
+    length = min(len(first), len(second))
+    differs = np.flatnonzero(first[:length] != second[:length])
+    return int(differs[0]) if len(differs) else length
 
 
 def pack_rows(trajectories: Sequence[Trajectory], members: Sequence[int], device: torch.device) -> PackedBatch:

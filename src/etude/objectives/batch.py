@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -16,15 +17,22 @@ Statistics = dict[str, tuple[Tensor, Tensor]]
 
 @dataclass
 class TokenLogits:
-    """The logits that a micro-batch's log-probabilities were taken from: N rows, one a trained token, V tokens.
+    """The logits that a micro-batch's log-probabilities were taken from, of N trained tokens, V tokens each.
 
-    `targets_N` are the trained tokens. Row n's loss belongs at `[row_N[n], place_N[n]]` of the batch's [B, T] tensors.
+    `distinct_MV` has those of tokens with the same past once: trained token n has row `predictor_N[n]` of it (None: row n). `targets_N` are the trained tokens. Token n's
+    loss belongs at `[row_N[n], place_N[n]]` of the batch's [B, T] tensors.
     """
 
-    logits_NV: Tensor
+    distinct_MV: Tensor
     targets_N: Tensor
     row_N: Tensor
     place_N: Tensor
+    predictor_N: Tensor | None = None
+
+    @cached_property
+    def logits_NV(self) -> Tensor:
+        """One row for each trained token."""
+        return self.distinct_MV if self.predictor_N is None else self.distinct_MV.index_select(0, self.predictor_N)
 
 
 @dataclass
