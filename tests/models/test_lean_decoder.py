@@ -8,7 +8,7 @@ from random_models import build
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from etude.models.kv_cache import SlotCache
-from etude.models.lean_decoder import LeanDecoder, Projection
+from etude.models.lean_decoder import LARGE, LeanDecoder, Projection, few_rows_linear, residual
 
 
 def qwen2() -> PreTrainedModel:
@@ -107,3 +107,16 @@ def test_joined_layers_share_memory_and_keep_their_values() -> None:
     with torch.no_grad():
         second.bias += 1.0
     torch.testing.assert_close(projection(x), torch.cat([first(x), second(x)], dim=-1))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 5, 8, 9])
+@pytest.mark.parametrize("width", [600, 1100])
+def test_a_few_rows_times_a_large_weight_are_what_a_linear_layer_computes(rows: int, width: int) -> None:
+    layer = torch.nn.Linear(width, LARGE // width + 1)
+    x = torch.randn(rows, width, generator=torch.Generator().manual_seed(1))
+    before = torch.randn(rows, layer.out_features)
+    for bias in (layer.bias, None):
+        out = few_rows_linear(x, layer.weight, bias)
+        torch.testing.assert_close(out, torch.nn.functional.linear(x, layer.weight, bias), atol=1e-5, rtol=0)
+        assert out.is_contiguous()
+    torch.testing.assert_close(residual(before, layer, x), before + layer(x), atol=1e-5, rtol=0)
