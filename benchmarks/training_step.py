@@ -28,11 +28,12 @@ from trl_worker import reward
 from etude.config import EvaluationConfig, InputConfig, LearnerConfig, RunConfig, SamplerConfig, TrainConfig
 from etude.methods.baselines.grpo import GRPO, GRPOConfig
 from etude.models.language import LanguageModel, model_folder
+from etude.models.packing import pack_flat
 from etude.models.sampling import SamplingParams
 from etude.run import Run
 from etude.tasks.base import TaskSet
 from etude.tasks.loading import load_tasks
-from etude.types import Task
+from etude.types import Task, Trajectory
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,13 @@ class EtudeSide:
         self.run = Run.create(config.run, folder_name="benchmark")
         self.method = EqualLengths(config, self.run, policy=policy, task_set=FixedPrompts(tasks, size.new_tokens))
         self.method.setup()
+        self._update = self.method.learner.update
+        self.method.learner.update = self._watched  # type: ignore[method-assign]
+        self.distinct = 1.0
+
+    def _watched(self, units: Sequence[Sequence[Trajectory]], *arguments: Any, **options: Any) -> Any:
+        self.distinct = distinct_share(units)
+        return self._update(units, *arguments, **options)
 
     def step(self) -> dict[str, Any]:
         """One step; seconds, rollouts, new tokens, mean reward, and the parts of the time."""
@@ -111,7 +119,15 @@ class EtudeSide:
             "reward": metrics["reward/mean"],
             "rollout_seconds": metrics["time/rollout"],
             "update_seconds": metrics["time/update"],
+            "distinct": self.distinct,
         }
+
+
+def distinct_share(units: Sequence[Sequence[Trajectory]]) -> float:
+    """Share of the generated tokens that are computed: of those with the same past one is. Last tokens are not read, and not counted."""
+    packed = [pack_flat(unit, range(len(unit)), torch.device("cpu")) for unit in units]
+    prompts = sum(len(unit[0].prompt) for unit in units)
+    return (sum(p.inputs.numel() for p in packed) - prompts) / sum(len(t.tokens) - 1 for unit in units for t in unit)
 
 
 def main() -> None:
@@ -205,7 +221,9 @@ def show(record: dict[str, Any], size: Size) -> None:
         parts = ""
         if side == "etude":
             rollout, update = (statistics.median(r[f"{part}_seconds"] for r in results) for part in ("rollout", "update"))
-            parts = f"; rollouts {rollout:.3f}, update {update:.3f}"
+            parts = (
+                f"; rollouts {rollout:.3f}, update {update:.3f}; {statistics.median(r['distinct'] for r in results):.0%} of the tokens have a past of their own"
+            )
         print(f"{side:6} {median_and_range([r['seconds'] for r in results])} s a step{parts}; peak memory {record['peak_memory_mib'][side]} MiB")
     if "ratio" in record:
         print(f"Étude / TRL: {record['ratio']:.2f} (median over pairs of steps; wanted: at most {size.wanted})")
