@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from etude.cli import main
-from etude.experiments.study import known_studies, load_study
+from etude.experiments.study import Parts, in_parts, known_studies, load_study, part
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +64,48 @@ def test_gradients_are_looked_at_under_every_baseline(capsys: pytest.CaptureFixt
     assert all(name in shown for name in ("none", "batch-mean", "leave-one-out"))
     values = json.loads(Path("found/gradient-noise.json").read_text())["values"]
     assert {name: len(runs) for name, runs in values.items()} == {"none": 1, "batch-mean": 1, "leave-one-out": 1}
+
+
+def test_an_interrupted_study_goes_on_with_the_parts_it_has(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from etude.experiments import gradient_noise as module
+
+    flags = ["experiment", "gradient-noise", "--tasks-per-seed", "4", "--group-size", "4", "--seeds", "2"]
+    assert main([*flags, "--out", "whole"]) == 0
+    original, done = module.gradient_noise, []
+
+    def interrupted(seed: int, settings: dict[str, object], budget: str) -> dict[str, float]:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append((settings["baseline"], seed))
+        return original(seed, settings, budget)
+
+    monkeypatch.setattr(module, "gradient_noise", interrupted)
+    with suppress(KeyboardInterrupt):
+        assert main([*flags, "--out", "parted"]) != 0
+    assert len(json.loads(Path("parted/parts.json").read_text())["parts"]) == 3
+    capsys.readouterr()
+    again: list[object] = []
+    monkeypatch.setattr(module, "gradient_noise", lambda seed, settings, budget: again.append(seed) or original(seed, settings, budget))
+    assert main([*flags, "--out", "parted"]) == 0
+    assert "has 3 parts that an earlier run was done with" in capsys.readouterr().err
+    assert len(again) == 3
+    assert {path.name: path.read_bytes() for path in Path("parted").iterdir()} == {path.name: path.read_bytes() for path in Path("whole").iterdir()}
+
+
+def test_parts_of_other_settings_or_a_broken_file_are_done_again(tmp_path: Path) -> None:
+    file, told = tmp_path / "parts.json", []
+    first = Parts(file, {"seeds": 2}, told.append)
+    assert first("a", lambda: {1: (2.5, None)}) == {"1": [2.5, None]}
+    assert Parts(file, {"seeds": 2})("a", lambda: 0) == {"1": [2.5, None]}
+    assert Parts(file, {"seeds": 3})("a", lambda: 0) == 0
+    file.write_text("{")
+    assert len(Parts(file, {"seeds": 3})) == 0
+    with in_parts(first):
+        assert part("b", lambda: 7) == 7
+    assert told == ["a", "b"]
+    assert part("b", lambda: 8) == 8
+    first.finish()
+    assert not file.exists()
 
 
 @pytest.mark.parametrize(

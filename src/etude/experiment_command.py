@@ -11,7 +11,7 @@ from rich.table import Table as Grid
 
 from etude.durable import json_safe, replace_file
 from etude.errors import InputError
-from etude.experiments.study import Findings, Study, Table, known_studies, load_study
+from etude.experiments.study import Findings, Parts, Study, Table, in_parts, known_studies, load_study
 from etude.settings import check_config
 
 S = TypeVar("S")
@@ -75,9 +75,16 @@ def _listed(given: list[str]) -> int:
 def _run(study: Study, flags: ExperimentFlags, folder: Path) -> None:
     from rich.console import Console
 
-    with Console(stderr=True).status(f"{study.name} …"):
-        findings = study.run(flags.study)
-    written = write_findings(findings, folder, name=study.name, settings=asdict(flags.study))
+    console = Console(stderr=True)
+    settings = asdict(flags.study)
+    with console.status(f"{study.name} …") as status:
+        parts = Parts(folder / "parts.json", settings, lambda name: status.update(f"{study.name}: {name} …"))
+        if len(parts):
+            console.print(f"{parts.file} has {len(parts)} parts that an earlier run was done with; they are not done again", highlight=False)
+        with in_parts(parts):
+            findings = study.run(flags.study)
+    written = write_findings(findings, folder, name=study.name, settings=settings)
+    parts.finish()
     console = Console()
     for table in findings.tables:
         console.print(as_grid(table))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from etude.advantages import leave_one_out
 from etude.config import AtLeastOne
 from etude.errors import InputError, nearest
-from etude.experiments.study import Findings, Table
+from etude.experiments.study import Findings, Table, part
 from etude.ledger import Budget, Ledger
 from etude.models.language import LanguageModel
 from etude.models.sampling import SamplingParams, stream_key
@@ -166,7 +167,10 @@ def study(settings: StudySettings) -> Findings:
     """The variance of tasks' gradients under each baseline, mean over seeds."""
     shared = {name: getattr(settings, name) for name in ("model", "tasks", "group_size", "offset")}
     budget = f"{settings.tasks_per_seed * settings.group_size}-rollouts"
-    found = {name: [gradient_noise(seed, {**shared, "baseline": name}, budget) for seed in range(settings.seeds)] for name in BASELINES}
+    found = {
+        name: [part(f"baseline {name}, seed {seed}", partial(gradient_noise, seed, {**shared, "baseline": name}, budget)) for seed in range(settings.seeds)]
+        for name in BASELINES
+    }
     averages = {name: {key: mean([run[key] for run in runs]) for key in runs[0]} for name, runs in found.items()}
     first = next(iter(averages.values()))
     table = Table(

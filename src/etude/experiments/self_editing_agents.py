@@ -8,6 +8,7 @@ gates nothing. The rules themselves are tested where a trial costs nothing, in t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -16,7 +17,7 @@ from etude.agents.world import AgentOptions, CodingAgents
 from etude.config import AtLeastOne
 from etude.errors import InputError, nearest
 from etude.evals.intervals import mean_interval, paired_difference
-from etude.experiments.study import Findings, Table
+from etude.experiments.study import Findings, Table, part
 from etude.ledger import Ledger
 from etude.method import get_method
 from etude.search.archive import Archive, Job
@@ -86,8 +87,14 @@ def study(settings: StudySettings) -> Findings:
     tasks = micro_tasks()
     world = CodingAgents(tasks, scripted_responder(tasks, skill=settings.skill, editing=settings.editing), AgentOptions(repeats=settings.repeats))
     try:
-        start = world.measure(world.root())["eval/success"]
-        runs = {rule: [one_search(world, rule, seed, settings.evaluations) for seed in range(settings.seeds)] for rule in settings.rules}
+        start = part("the starting agent", lambda: world.measure(world.root())["eval/success"])
+        runs = {
+            rule: [
+                part(f"parents by {RULES[rule]}, search {seed + 1} of {settings.seeds}", partial(one_search, world, rule, seed, settings.evaluations))
+                for seed in range(settings.seeds)
+            ]
+            for rule in settings.rules
+        }
     finally:
         world.close()
     first = [run["success"] for run in runs[settings.rules[0]]]

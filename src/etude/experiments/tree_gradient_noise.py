@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from etude.advantages.denoising import all_kept, depth_normalised, fused_values, leaf_normalised
 from etude.config import AtLeastOne
-from etude.experiments.study import Findings, Table
+from etude.experiments.study import Findings, Table, part
 from etude.images.sources import Source, open_source
 from etude.models.flow import FlowModel, time_grid
 from etude.models.sampling import stream_key
@@ -123,7 +124,8 @@ def study(settings: StudySettings) -> Findings:
     found: dict[str, list[Noise]] = {name: [] for name in WAYS}
     for seed, captions in enumerate(everything.split(settings.captions)):
         for name, way in WAYS.items():
-            found[name].append(noise_of(way, model, source, captions, repeats=settings.repeats, seed=seed, eta=settings.eta))
+            work = partial(noise_of, way, model, source, captions, repeats=settings.repeats, seed=seed, eta=settings.eta)
+            found[name].append(Noise(**part(f"{name}, seed {seed}", lambda work=work: vars(work()))))
     return Findings(values={name: [vars(each) for each in each_seed] for name, each_seed in found.items()}, tables=(_table(found, settings),))
 
 
