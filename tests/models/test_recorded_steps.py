@@ -12,6 +12,7 @@ from random_models import EOS, VOCABULARY, CharacterTokenizer, build
 from torch import Tensor
 
 from etude.models.engine import Engine
+from etude.models.kv_cache import SlotCache
 from etude.models.recorded_steps import RecordedSteps, Recorder
 from etude.models.sampling import Request, SamplingParams, stream_key
 
@@ -147,3 +148,42 @@ def test_cuda_graphs_draw_what_steps_draw(dtype: torch.dtype) -> None:
         assert [c.tokens for c in completions] == [c.tokens for c in expected]
     else:
         assert sum(a.tokens == b.tokens for a, b in zip(completions, expected, strict=True)) > 30
+
+
+def test_where_memory_ends_while_the_cache_grows_it_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = SlotCache(2, 512)
+    keys = torch.arange(2 * 3 * 4.0).view(2, 1, 3, 4)
+    cache.aim(slice(0, 2), torch.zeros(2, dtype=torch.long), 3, 3, 2)
+    cache.update(keys, keys + 100, 0)
+    original, left = torch.Tensor.new_zeros, [1]
+
+    def new_zeros(self: Tensor, *size: object, **options: object) -> Tensor:
+        if not left:
+            raise torch.OutOfMemoryError("no memory for the values")
+        left.pop()
+        return original(self, *size, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", new_zeros)
+    before = cache.bytes
+    with pytest.raises(torch.OutOfMemoryError):
+        cache.reserve(5, 200)
+    assert cache.bytes == before
+    monkeypatch.undo()
+    cache.reserve(5, 200)
+    assert cache.bytes == 2 * 2 * 5 * 256 * 4 * 4
+    held = cache.park(1, 3)
+    assert torch.equal(held.keys[0], keys[1])
+    assert torch.equal(held.values[0], keys[1] + 100)
+
+
+def test_where_a_gpu_has_no_room_for_all_slots_steps_go_on_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = engine(build("llama"), Replaying())
+
+    def reserve(rows: int, length: int) -> None:
+        raise torch.OutOfMemoryError(f"no memory for {rows} rows of {length}")
+
+    monkeypatch.setattr(sampler._cache, "reserve", reserve)
+    asked = requests(30)
+    with pytest.warns(UserWarning, match="no memory for 12 rows of 64"):
+        completions = sampler.generate(asked)
+    assert [c.tokens for c in completions] == [c.tokens for c in engine(build("llama"), None).generate(asked)]

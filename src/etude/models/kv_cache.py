@@ -156,9 +156,11 @@ class SlotCache(Cache):
         if rows <= have_rows and length <= have_length:
             return
         rows, length = max(rows, have_rows), max(self._rounded(length), have_length)
-        for name in ("_store_keys", "_store_values"):
-            old = getattr(self, name)
+        stores: list[Tensor] = []
+        for old in (self._store_keys, self._store_values):
             new = old.new_zeros((old.shape[0], rows, old.shape[2], length, old.shape[4]))
             new[:, :have_rows, :, :have_length] = old
-            setattr(self, name, new)
+            stores.append(new)
+        # Both or neither: there may be memory for one of them alone.
+        self._store_keys, self._store_values = stores
         self.keys, self.values = list(self._store_keys), list(self._store_values)

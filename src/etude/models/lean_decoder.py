@@ -106,6 +106,8 @@ class LeanDecoder:
         self.layers = list(body.layers)
         self.qkv = [Projection([a.q_proj, a.k_proj, a.v_proj]) for a in (layer.self_attn for layer in self.layers)]
         self.gate_up = [Projection([m.gate_proj, m.up_proj]) for m in (layer.mlp for layer in self.layers)]
+        parts = (self.embed, self.norm, self.head, *self.layers)
+        self._weights = [(module._parameters, name) for part in parts for module in part.modules() for name, p in module._parameters.items() if p is not None]
 
     @classmethod
     def of(cls, model: Any) -> LeanDecoder | None:
@@ -126,7 +128,7 @@ class LeanDecoder:
 
     def addresses(self) -> list[int]:
         """Where the weights are."""
-        return [p.data_ptr() for module in (self.embed, self.norm, self.head, *self.layers) for p in module.parameters()]
+        return [owned[name].data_ptr() for owned, name in self._weights]
 
     @torch.inference_mode(False)
     @torch.no_grad()

@@ -108,7 +108,6 @@ class RecordedSteps:
         """Record a shape, and look whether the recording says what the step does. Returns the logits of this step, or None where it came to nothing."""
         rows, span = shape
         count = len(tokens_B)
-        self.cache.reserve(self.rows, span)
         tokens, starts = tokens_B.new_zeros(rows), starts_B.new_zeros(rows)
         tokens[:count] = tokens_B
         starts[:count] = starts_B
@@ -119,6 +118,7 @@ class RecordedSteps:
             return self.decoder.step(tokens, starts, self.cache, hidden)
 
         try:
+            self.cache.reserve(self.rows, span)
             expected = work()
             # The step itself may have laid weights side by side.
             self._forget_moved()
