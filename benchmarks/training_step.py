@@ -33,7 +33,7 @@ from etude.models.sampling import SamplingParams
 from etude.run import Run
 from etude.tasks.base import TaskSet
 from etude.tasks.loading import load_tasks
-from etude.types import Task, Trajectory
+from etude.types import Group, Metrics, Task, Trajectory
 
 
 @dataclass(frozen=True)
@@ -70,23 +70,29 @@ class FixedPrompts(TaskSet):
 
 
 class EqualLengths(GRPO):
-    """GRPO whose sequences go on past the end token, so that both sides train on as many tokens."""
+    """GRPO whose sequences go on past the end token, so that both sides train on as many tokens, and which keeps its newest groups."""
+
+    newest: Sequence[Group] = ()
 
     def sampling_params(self) -> SamplingParams:
         return replace(super().sampling_params(), ignore_eos=True)
+
+    def update(self, groups: Sequence[Group]) -> Metrics:
+        self.newest = groups
+        return super().update(groups)
 
 
 class EtudeSide:
     """Étude's loop, one step at a time, with everything that a run writes."""
 
-    def __init__(self, policy: LanguageModel, tasks: Sequence[Task], size: Size, scratch: Path, micro_batch_tokens: int) -> None:
+    def __init__(self, policy: LanguageModel, tasks: Sequence[Task], size: Size, scratch: Path, micro_batch_tokens: int, share: bool) -> None:
         config = TrainConfig(
             method=GRPOConfig(
                 aggregation="token_mean",
                 tasks_per_step=size.tasks,
                 group_size=size.group,
                 sampler=SamplerConfig(max_new_tokens=size.new_tokens),
-                learner=LearnerConfig(lr=LEARNING_RATE, warmup_steps=0, betas=(0.9, 0.999), micro_batch_tokens=micro_batch_tokens),
+                learner=LearnerConfig(lr=LEARNING_RATE, warmup_steps=0, betas=(0.9, 0.999), micro_batch_tokens=micro_batch_tokens, share_prompts=share),
                 evaluation=EvaluationConfig(eval_kl=False),
             ),
             inputs=InputConfig(),
@@ -95,13 +101,6 @@ class EtudeSide:
         self.run = Run.create(config.run, folder_name="benchmark")
         self.method = EqualLengths(config, self.run, policy=policy, task_set=FixedPrompts(tasks, size.new_tokens))
         self.method.setup()
-        self._update = self.method.learner.update
-        self.method.learner.update = self._watched  # type: ignore[method-assign]
-        self.distinct = 1.0
-
-    def _watched(self, units: Sequence[Sequence[Trajectory]], *arguments: Any, **options: Any) -> Any:
-        self.distinct = distinct_share(units)
-        return self._update(units, *arguments, **options)
 
     def step(self) -> dict[str, Any]:
         """One step; seconds, rollouts, new tokens, mean reward, and the parts of the time."""
@@ -119,7 +118,7 @@ class EtudeSide:
             "reward": metrics["reward/mean"],
             "rollout_seconds": metrics["time/rollout"],
             "update_seconds": metrics["time/update"],
-            "distinct": self.distinct,
+            "distinct": distinct_share([group.trajectories for group in self.method.newest]),
         }
 
 
@@ -138,6 +137,7 @@ def main() -> None:
     parser.add_argument("--group-size", type=int, help="rollouts a prompt")
     parser.add_argument("--new-tokens", type=int, help="tokens a rollout")
     parser.add_argument("--micro-batch-tokens", type=int, default=0, help="Étude's bound on memory (0: its own choice)")
+    parser.add_argument("--share-prompts", action=argparse.BooleanOptionalAction, default=True, help="compute once in the update what attempts have in common")
     parser.add_argument("--steps", type=int, default=10, help="measured steps a side, after two to warm up")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
@@ -158,7 +158,7 @@ def main() -> None:
     tasks = [replace(source.train_task(0, i), id=str(i)) for i in range(size.tasks * 4)]
     prompts = [prompt_text(policy, task) for task in tasks]
     with tempfile.TemporaryDirectory() as scratch:
-        ours = EtudeSide(policy, tasks, size, Path(scratch), arguments.micro_batch_tokens)
+        ours = EtudeSide(policy, tasks, size, Path(scratch), arguments.micro_batch_tokens, arguments.share_prompts)
         if arguments.trl_python:
             config = {
                 "model": model_folder(arguments.model),

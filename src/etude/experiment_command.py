@@ -75,12 +75,12 @@ def _listed(given: list[str]) -> int:
 def _run(study: Study, flags: ExperimentFlags, folder: Path) -> None:
     from rich.console import Console
 
-    console = Console(stderr=True)
+    watched = Console(stderr=True)
     settings = asdict(flags.study)
-    with console.status(f"{study.name} …") as status:
+    with watched.status(f"{study.name} …") as status:
         parts = Parts(folder / "parts.json", settings, lambda name: status.update(f"{study.name}: {name} …"))
         if len(parts):
-            console.print(f"{parts.file} has {len(parts)} parts that an earlier run was done with; they are not done again", highlight=False)
+            watched.print(f"{parts.file} has {len(parts)} parts that an earlier run was done with; they are not done again", highlight=False)
         with in_parts(parts):
             findings = study.run(flags.study)
     written = write_findings(findings, folder, name=study.name, settings=settings)

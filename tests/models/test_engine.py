@@ -14,7 +14,7 @@ from scipy.stats import chisquare
 from transformers import PreTrainedModel
 
 from etude.errors import InputError
-from etude.models.drawing import draw, truncate, uniforms
+from etude.models.drawing import draw_several, truncate, uniforms
 from etude.models.engine import Engine
 from etude.models.sampling import FinishedEvent, Request, Sampler, SamplingParams, TokenEvent, resumed, stream_key
 
@@ -495,5 +495,6 @@ def test_truncation_keeps_the_smallest_set_that_has_the_mass(logits: list[float]
 
 def test_draw_never_returns_an_impossible_token() -> None:
     probabilities = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]).expand(5, 5)
-    tokens = draw(probabilities, torch.tensor([0.0, 0.4999, 0.5, 0.9999, 1.0 - 2**-53], dtype=torch.float64))
-    assert tokens.tolist() == [1, 1, 3, 3, 3]
+    numbers = torch.tensor([0.0, 0.4999, 0.5, 0.9999, 1.0 - 2**-53], dtype=torch.float64)
+    assert draw_several(probabilities, numbers[:, None]).squeeze(1).tolist() == [1, 1, 3, 3, 3]
+    assert draw_several(probabilities[:1], numbers[None]).tolist() == [[1, 1, 3, 3, 3]]

@@ -111,8 +111,9 @@ def test_packed_flat() -> None:
     assert packed.seen is None
     unshared = pack_flat([TWO_TURNS, SIBLING], [0, 1], CPU, share=False)
     assert unshared.inputs.tolist() == [[10, 11, 12, 10, 11, 12, 20, 21, 22]]
-    assert unshared.columns.tolist() == [2, 6, 8, 5]
-    assert unshared.predictor is None
+    assert unshared.columns.tolist() == [2, 5, 6, 8]
+    assert unshared.predictor is not None
+    assert unshared.predictor.tolist() == [0, 2, 3, 1]
 
 
 def test_beginnings_that_completions_have_in_common_are_packed_once() -> None:

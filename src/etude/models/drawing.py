@@ -46,13 +46,8 @@ def truncate(logits_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor) -> Tensor:
     return logits_BV.masked_fill(torch.zeros_like(drop).scatter(1, order, drop), -torch.inf)
 
 
-def draw(probabilities_BV: Tensor, uniforms_B: Tensor) -> Tensor:
-    """Tokens by inverse CDF: the first whose cumulative probability exceeds the uniform number. Returns [B]."""
-    return draw_several(probabilities_BV, uniforms_B[:, None]).squeeze(1)
-
-
 def draw_several(probabilities_BV: Tensor, uniforms_BK: Tensor) -> Tensor:
-    """The same, K tokens of each row, independent of each other. Returns [B, K]."""
+    """K tokens of each row by inverse CDF: the first whose cumulative probability exceeds the uniform number. Returns [B, K]."""
     cumulative = probabilities_BV.cumsum(dim=-1)
     total = cumulative[:, -1:]
     # A number just below 1 rounds to 1 in float32, which would point past the last possible token.
@@ -85,10 +80,13 @@ def draw_tokens(
     """
     plain = all(p.plain for p in params)
     device = logits_RV.device
-    if rows is not None and len({(p.temperature, p.top_k, p.top_p) for p in params}) > 1:
-        logits_RV, rows = logits_RV[torch.tensor(rows, device=device)], None
-    # What each row is drawn from, by the first sequence that has it.
-    of_row = list(params) if rows is None else [params[0]] * len(logits_RV)
+    row = np.arange(len(params)) if rows is None else np.asarray(rows)
+    of_row: Sequence[SamplingParams] = params
+    if len({(p.temperature, p.top_k, p.top_p) for p in params}) == 1:
+        of_row = [params[0]] * len(logits_RV)
+    elif rows is not None:
+        # Sequences that are drawn in different ways need a row each.
+        logits_RV, row = logits_RV[torch.from_numpy(row).to(device)], np.arange(len(params))
     temperatures = [p.temperature for p in of_row]
     if any(t not in (0.0, 1.0) for t in temperatures):
         scale = torch.tensor([t if t > 0 else 1.0 for t in temperatures], device=device)
@@ -101,16 +99,11 @@ def draw_tokens(
     probabilities_RV = logprobs_RV.exp()
     entropy_R = entropy(probabilities_RV, logprobs_RV)
     numbers = uniforms(np.array(streams, dtype=np.uint64), np.array(counters, dtype=np.uint64))
-    if rows is None:
-        tokens_B = draw(probabilities_RV, torch.from_numpy(numbers).to(device))
-        row_B = torch.arange(len(params), device=device)
-    else:
-        row = np.asarray(rows)
-        number_in_row = _numbered(row)
-        uniforms_RK = np.zeros((len(logits_RV), int(number_in_row.max()) + 1))
-        uniforms_RK[row, number_in_row] = numbers
-        row_B = torch.from_numpy(row).to(device)
-        tokens_B = draw_several(probabilities_RV, torch.from_numpy(uniforms_RK).to(device))[row_B, torch.from_numpy(number_in_row).to(device)]
+    number_in_row = _numbered(row)
+    uniforms_RK = np.zeros((len(logits_RV), int(number_in_row.max()) + 1))
+    uniforms_RK[row, number_in_row] = numbers
+    row_B = torch.from_numpy(row).to(device)
+    tokens_B = draw_several(probabilities_RV, torch.from_numpy(uniforms_RK).to(device))[row_B, torch.from_numpy(number_in_row).to(device)]
     if not plain:
         greedy = torch.tensor([p.temperature == 0 for p in params], device=device)
         if bool(greedy.any()):

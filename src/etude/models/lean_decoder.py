@@ -183,15 +183,19 @@ LARGE = 2**18
 """Entries of a weight that does not stay in a core's cache from one step to the next."""
 
 
+def _few_rows(x: Tensor, weight_OI: Tensor) -> bool:
+    few = len(x) <= 4 or (len(x) <= 8 and weight_OI.shape[1] <= 1024)
+    return few and x.dim() == 2 and not x.is_cuda and weight_OI.numel() >= LARGE and weight_OI.dtype == torch.float32
+
+
 def few_rows_linear(x_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """x W^T + b, [B, O]. With a few rows against a large weight a processor multiplies two to six times as fast the other way round, (W x^T)^T, and two rows faster than one.
 
     Which way it goes depends on shapes alone, so that runs repeat themselves.
     """
-    rows = len(x_BI)
-    few = rows <= 4 or (rows <= 8 and weight_OI.shape[1] <= 1024)
-    if x_BI.is_cuda or not few or x_BI.dim() != 2 or weight_OI.numel() < LARGE or weight_OI.dtype != torch.float32:
+    if not _few_rows(x_BI, weight_OI):
         return linear(x_BI, weight_OI, bias_O)
+    rows = len(x_BI)
     twice = torch.cat([x_BI, x_BI]) if rows == 1 else x_BI
     out = torch.mm(weight_OI, twice.t()).t()[:rows].contiguous()
     return out if bias_O is None else out + bias_O
@@ -207,8 +211,8 @@ def _normed(norm: Any, x: Tensor) -> Tensor:
 
 def residual(x: Tensor, layer: Any, y: Tensor) -> Tensor:
     """x + layer(y), in one operation where the layer is a plain one without bias."""
-    if len(y) <= 8 and type(layer) is torch.nn.Linear and layer.weight.numel() >= LARGE:
-        return x + few_rows_linear(y, layer.weight, layer.bias)
-    if type(layer) is torch.nn.Linear and layer.bias is None:
+    if type(layer) is not torch.nn.Linear:
+        return x + layer(y)
+    if layer.bias is None and not _few_rows(y, layer.weight):
         return torch.addmm(x, y, layer.weight.t())
-    return x + layer(y)
+    return x + few_rows_linear(y, layer.weight, layer.bias)

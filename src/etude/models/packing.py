@@ -115,7 +115,8 @@ def _cut_rows(trajectories: Sequence[Trajectory], bundles: Sequence[Sequence[int
 def pack_flat(trajectories: Sequence[Trajectory], members: Sequence[int], device: torch.device, *, share: bool = True) -> PackedBatch:
     """One flat micro-batch. A completion's last token predicts nothing and is left out of the input.
 
-    With `share`, completions of a prompt go in the order of their tokens: what one has in common with any earlier one it has with the one before.
+    Completions of a prompt go in the order of their tokens: what one has in common with any earlier one it has with the one before. Without `share` each has a prompt of its
+    own, and nothing in common with others.
     """
     number_of: dict[object, int] = {}
     prompts: list[list[int]] = []
@@ -131,17 +132,14 @@ def pack_flat(trajectories: Sequence[Trajectory], members: Sequence[int], device
     inputs = [np.asarray(p, dtype=np.int64) for p in prompts]
     positions = [np.arange(len(p)) for p in prompts]
     tokens = [np.asarray(trajectories[i].tokens, dtype=np.int64) for i in members]
-    order = range(len(members))
-    if share:
-        order = sorted(order, key=lambda b: (prompt_numbers[b], trajectories[members[b]].tokens))
+    order = sorted(range(len(members)), key=lambda b: (prompt_numbers[b], trajectories[members[b]].tokens))
     paths: dict[int, NDArray[np.int64]] = {}
     lengths: list[int] = []
     before, at = -1, 0
     for b in order:
         taken = tokens[b][:-1]
-        common = 0
-        if share and before >= 0 and prompt_numbers[before] == prompt_numbers[b]:
-            common = _common(tokens[before][:-1], taken)
+        same_prompt = before >= 0 and prompt_numbers[before] == prompt_numbers[b]
+        common = _common(tokens[before][:-1], taken) if same_prompt else 0
         own = len(taken) - common
         paths[b] = np.concatenate([paths[before][:common], at + np.arange(own)]) if common else at + np.arange(own)
         inputs.append(taken[common:])
@@ -157,10 +155,9 @@ def pack_flat(trajectories: Sequence[Trajectory], members: Sequence[int], device
     ]
     targets = [some[place] for some, place in zip(tokens, places, strict=True)]
     packed = _assembled(trajectories, members, places, columns, targets, device)
-    if share:
-        distinct, predictor = np.unique(np.concatenate(columns), return_inverse=True)
-        packed.columns, packed.predictor = torch.from_numpy(distinct).to(device), torch.from_numpy(predictor).to(device)
-        packed.rows = torch.zeros_like(packed.columns)
+    distinct, predictor = np.unique(np.concatenate(columns), return_inverse=True)
+    packed.columns, packed.predictor = torch.from_numpy(distinct).to(device), torch.from_numpy(predictor).to(device)
+    packed.rows = torch.zeros_like(packed.columns)
     packed.inputs = torch.from_numpy(np.concatenate(inputs))[None].to(device)
     packed.positions = torch.from_numpy(np.concatenate(positions))[None].to(device)
     packed.blocks = BlockPlan.of([len(p) for p in prompts], lengths, [prompt_numbers[b] for b in order], device, [paths[b] for b in order])
