@@ -158,6 +158,7 @@ def test_summary_by_hand():
     assert metrics["eval/pass@4"] == 0.5
     assert metrics["eval/maj@4"] == 0.5
     assert metrics["eval/length"] == 15.0
+    assert (metrics["eval/length_right"], metrics["eval/length_wrong"]) == (25.0, 70 / 6)
     assert metrics["eval/format"] == 0.875
     assert (metrics["eval/tasks"], metrics["eval/unscored"]) == (2.0, 0.0)
     for name in ("pass@1", "pass@2", "pass@4", "maj@4"):
@@ -172,6 +173,12 @@ def test_samples_without_a_verdict_are_left_out():
     assert metrics["eval/unscored"] == pytest.approx(5 / 9)
     assert metrics["eval/maj@2"] == 0.5  # of b the two judged votes tie, and the first, a wrong one, wins
     assert "eval/pass@3" not in metrics
+
+
+def test_lengths_of_right_and_wrong_attempts_are_those_of_plain_verdicts():
+    metrics = summarise(["a"], [[1, math.nan, 0.5, 1]], lengths=[[4, 100, 100, 6]])
+    assert metrics["eval/length_right"] == 5.0
+    assert "eval/length_wrong" not in metrics
 
 
 def test_rows_of_one_task_are_pooled():

@@ -142,9 +142,9 @@ def summarise(
 
     correct: verdicts in [0, 1]; NaN where a sample could not be judged, which leaves it out. answers: extracted final answers, None where there is none.
     lengths: generated tokens. formats: verdicts on the form.
-    Returns `eval/pass@k` for k = 1, 2, 4, ... n and `eval/maj@n` (where answers exist), each with `_low` and `_high` (95 %, by task), `eval/length`,
-    `eval/format`, `eval/tasks`, and `eval/unscored`, the share of samples without a verdict. n is the smallest number of judged samples of any task that
-    has some.
+    Returns `eval/pass@k` for k = 1, 2, 4, ... n and `eval/maj@n` (where answers exist), each with `_low` and `_high` (95 %, by task), `eval/length`, where there are such
+    attempts `eval/length_right` and `eval/length_wrong`, `eval/format`, `eval/tasks`, and `eval/unscored`, the share of samples without a verdict. n is the smallest number
+    of judged samples of any task that has some.
     """
     rows: dict[str, list[int]] = {}
     for row, task_id in enumerate(task_ids):
@@ -171,6 +171,10 @@ def summarise(
     for name, table in (("eval/length", lengths), ("eval/format", formats)):
         if table is not None:
             metrics[name] = _mean_of_known([table[r][i] for places in pooled for r, i in places])
+    for name, verdict in (("eval/length_right", 1.0), ("eval/length_wrong", 0.0)):
+        of_verdict = [] if lengths is None else [lengths[r][i] for places in judged for r, i in places if correct[r][i] == verdict]
+        if of_verdict:
+            metrics[name] = _mean_of_known(of_verdict)
     return metrics
 
 

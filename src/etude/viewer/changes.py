@@ -62,7 +62,17 @@ def measured(record: RunRecord, name: str, step: int) -> tuple[float, float, flo
 def changes(record: RunRecord) -> list[Change]:
     """All held-out metrics that were measured at least twice, in the order a reader wants them."""
     order = [*(f"eval/pass@{k}" for k in record.ks()), *(f"eval/maj@{k}" for k in record.ks("maj"))]
-    order += ["eval/score", "eval/return", "eval/success", "eval/reward", "eval/format", "eval/length", "eval/entropy"]
+    order += [
+        "eval/score",
+        "eval/return",
+        "eval/success",
+        "eval/reward",
+        "eval/format",
+        "eval/length",
+        "eval/length_right",
+        "eval/length_wrong",
+        "eval/entropy",
+    ]
     return [c for c in (change_of(record, name) for name in order) if c is not None]
 
 

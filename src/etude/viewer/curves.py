@@ -13,6 +13,9 @@ from etude.viewer.record import RunRecord
 MOST_COMPONENTS = 4
 
 
+LENGTHS = {"rollout/length": "rollouts", "eval/length": "held-out", "eval/length_right": "held-out, right", "eval/length_wrong": "held-out, wrong"}
+
+
 def main_charts(record: RunRecord) -> list[DrawnChart]:
     """The curves that every reader looks at."""
     k, votes = record.largest_k(), record.largest_k("maj")
@@ -28,7 +31,7 @@ def main_charts(record: RunRecord) -> list[DrawnChart]:
         _by_k(record),
         _over_steps(record, "Training reward", "mean over a step’s rollouts", _rewards(record)),
         _over_steps(record, "Learning signal", "groups whose rewards differ; rollouts cut off", signal, share=True),
-        _over_steps(record, "Response length", "tokens", {"rollout/length": "rollouts", "eval/length": "held-out"}),
+        _over_steps(record, "Response length", "tokens", LENGTHS),
         _exploration(record),
         _exploitation(record),
         *_balance(record),

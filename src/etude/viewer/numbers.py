@@ -39,6 +39,8 @@ SHARES = (
 
 TITLES = {
     "eval/length": "length, tokens",
+    "eval/length_right": "length where right, tokens",
+    "eval/length_wrong": "length where wrong, tokens",
     "eval/entropy": "entropy, nats",
     "eval/truncated": "truncated",
     "eval/format": "well-formed answers",
