@@ -7,6 +7,9 @@ cluster.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+
+import psutil
 
 from etude.distributed.cluster import import_ray
 
@@ -16,14 +19,24 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     store = 80 * 2**20
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": store, "include_dashboard": False})
+    # Nodes are asked more often than by default whether they are there, so that one that is gone is missed sooner; one that is busy has as long to answer as ever.
+    checks = {"health_check_period_ms": 500}
+    head = {"num_cpus": 0, "object_store_memory": store, "include_dashboard": False, "_system_config": checks}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.add_node(num_cpus=int(cpus), object_store_memory=store) for cpus in sys.argv[1:]]
     cluster.wait_for_nodes()
     print(f"address {cluster.address}", flush=True)
     for line in sys.stdin:
         what, number = line.split()
         if what == "lose":
-            cluster.remove_node(nodes[int(number)], allow_graceful=False)
+            node = nodes[int(number)]
+            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+            # Otherwise its workers go on until they miss it.
+            everything = [raylet, *raylet.children(recursive=True)]
+            cluster.remove_node(node, allow_graceful=False)
+            for process in everything:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
         else:
             nodes.append(cluster.add_node(num_cpus=int(number), object_store_memory=store))
         print("done", flush=True)

@@ -53,21 +53,40 @@ def measured(folder: Path) -> list[dict[str, Any]]:
     return [without_time(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+REWARD = """
+import time
+from pathlib import Path
+
+def score(task, text):
+    hold, begun, waiting = Path({hold!r}), Path({begun!r}), Path({waiting!r})
+    while hold.exists() and begun.exists():
+        waiting.touch()
+        time.sleep(0.02)
+    return len(text) % 3 / 2
+"""
+
+
 def test_processes_on_several_nodes_do_what_one_does_also_where_a_node_is_lost(tmp_path: Path) -> None:
-    finished(etude(*QUICK, "--out", str(tmp_path / "one")))
+    hold, waiting, code = tmp_path / "hold", tmp_path / "waiting", tmp_path / "reward.py"
+    code.write_text(REWARD.format(hold=str(hold), begun=str(tmp_path / "three" / "metrics.jsonl"), waiting=str(waiting)))
+    options = (*QUICK, "--reward", f"{code}:score")
+    finished(etude(*options, "--out", str(tmp_path / "one")))
     one = measured(tmp_path / "one")
     # Two samplers and a worker fill the nodes: whichever goes takes one of them with it.
     with nodes(1, 1, 1) as (address, process):
         ray = ("--engine", "ray", "--samplers", "2", "--env-workers", "1", "--ray-address", address)
-        assert "is lost" not in finished(etude(*QUICK, "--out", str(tmp_path / "two"), *ray))
-        running = etude(*QUICK, "--out", str(tmp_path / "three"), *ray)
-        while running.poll() is None and not (tmp_path / "three" / "metrics.jsonl").exists():
+        assert "is lost" not in finished(etude(*options, "--out", str(tmp_path / "two"), *ray))
+        # The run waits for the rewards of its first step until the node is gone, however fast it is.
+        hold.touch()
+        running = etude(*options, "--out", str(tmp_path / "three"), *ray)
+        while running.poll() is None and not waiting.exists():
             time.sleep(0.02)
         for command in ("lose 0", "join 1"):
             assert process.stdin is not None
             process.stdin.write(f"{command}\n")
             process.stdin.flush()
             answer(process, "done")
+        hold.unlink()
         assert "is lost" in finished(running)
     # What attempts share is read once by each sampler that has some of them, and once more by one in a lost one's place.
     reading = {"prompt_tokens", "forward_equivalents", "decode_steps"}
