@@ -152,8 +152,8 @@ class SELFConfig(IteratedConfig):
         "filter and 69.6 % behind it. After 480 steps of lessons instead the critic began at 0.89, and at 5e-4 still ended at 0.53 (46 to 63 % right). At 3e-4 with 320 "
         "records it fell from 0.87 over 0.83, 0.72 and 0.71 to 0.57, while direct accuracy went from 38.3 % over 51, 77 and 86 to 86 %; what the filter let through was right "
         "in 59 % (42 before it), then 77 (73), 83 (81) and 92 (92). All answers in place of these: 38.3 % over 13, 30 and 56 to 52 %. So the filter matters at the beginning, "
-        "and its test looks there. The other arms were not tried. Five reported seeds left all three tests open, the rounds adding 34 points (8 to 60); eight were then run, the five "
-        "of them anew.",
+        "and its test looks there. The other arms were not tried. Five reported seeds left all three tests open, the rounds adding 34 points (8 to 60); eight were then "
+        "run, the five of them anew.",
         seeds=reported_seeds(8),
         quick={
             "warm_steps": 2,
