@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -157,11 +158,11 @@ def test_where_memory_ends_while_the_cache_grows_it_stays_as_it_was(monkeypatch:
     cache.update(keys, keys + 100, 0)
     original, left = torch.Tensor.new_zeros, [1]
 
-    def new_zeros(self: Tensor, *size: object, **options: object) -> Tensor:
+    def new_zeros(self: Tensor, *size: Any, **options: Any) -> Tensor:
         if not left:
             raise torch.OutOfMemoryError("no memory for the values")
         left.pop()
-        return original(self, *size, **options)  # type: ignore[arg-type]
+        return original(self, *size, **options)
 
     monkeypatch.setattr(torch.Tensor, "new_zeros", new_zeros)
     before = cache.bytes

@@ -11,8 +11,6 @@ from etude.viewer.numbers import is_share, number, percent, title_of
 from etude.viewer.record import RunRecord
 
 MOST_COMPONENTS = 4
-
-
 LENGTHS = {"rollout/length": "rollouts", "eval/length": "held-out", "eval/length_right": "held-out, right", "eval/length_wrong": "held-out, wrong"}
 
 
